@@ -1,0 +1,1 @@
+"""Statistics, tables, figures and verdicts from run records: reads files, never models."""
