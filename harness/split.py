@@ -79,9 +79,7 @@ class Sequences:
         except (OSError, KeyError, EOFError, ValueError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            raise ValueError(
-                f"{path}: not a readable sequence archive ({error}); delete it and run again"
-            ) from error
+            raise ValueError(f"{path}: not a readable sequence archive ({error}); delete it and run again") from error
         except Exception as error:  # zipfile.BadZipFile and zlib.error share no narrower base class
             raise ValueError(f"{path}: damaged archive ({error}); delete it and run again") from error
 
@@ -177,6 +175,4 @@ def leave_one_out(sequences: Sequences, *, dataset: str = "unnamed") -> Split:
     keep[ends - 2] = False
     offsets = sequences.offsets - 2 * np.arange(sequences.num_users + 1)
     train = Sequences(sequences.items[keep], offsets, sequences.num_items)
-    return Split(
-        dataset, train, sequences.items[ends - 2], sequences.items[ends - 1], sha256=sequences.sha256
-    )
+    return Split(dataset, train, sequences.items[ends - 2], sequences.items[ends - 1], sha256=sequences.sha256)

@@ -47,17 +47,17 @@ class Streams:
         """Return where every stream stands, torch's global generators included."""
         state: dict[str, Any] = {
             "numpy": {name: generator.bit_generator.state for name, generator in self._numpy.items()},
-            "torch": {name: generator.get_state() for name, generator in self._torch.items()},
+            "torch": {name: (str(g.device), g.get_state()) for name, g in self._torch.items()},
             "global_cpu": torch.get_rng_state(),
         }
         if torch.cuda.is_available():
             state["global_cuda"] = torch.cuda.get_rng_state_all()
         return state
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state["numpy"].items():
             self.numpy(name).bit_generator.state = value
-        for name, value in state["torch"].items():
+        for name, (device, value) in state["torch"].items():
             self.torch(name, device).set_state(value)
         torch.set_rng_state(state["global_cpu"])
         if "global_cuda" in state and torch.cuda.is_available():

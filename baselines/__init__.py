@@ -1,0 +1,1 @@
+"""The baselines, one readable file each, importing only `harness`; SOURCES.md has origins and deviations."""

@@ -1,0 +1,80 @@
+"""Checkpoints that survive a kill at any moment: atomic, verified on load, bounded in number."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+KEEP = 2  # the newest and, should it be torn, the one before
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    identity: digest of settings, data and code; a checkpoint of another identity is foreign and discarded.
+    """
+
+    def __init__(self, folder: str | Path, *, identity: str) -> None:
+        self._folder, self._identity = Path(folder), identity
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("epoch-*.ckpt"))
+
+    def save(self, epoch: int, state: dict[str, Any]) -> None:
+        """Write a whole checkpoint or nothing, then drop all but the newest two."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save({"identity": self._identity, "epoch": epoch, "state": state}, buffer)
+        payload = buffer.getvalue()
+        temporary = self._folder / f".writing-{os.getpid()}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(hashlib.sha256(payload).hexdigest().encode())
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._folder / f"epoch-{epoch:06d}.ckpt")
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        for old in self._paths()[:-KEEP]:
+            old.unlink()
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """Return (epoch, state) of the newest sound checkpoint of this run, or None.
+
+        Torn and foreign checkpoints are removed with a message.
+        """
+        for path in reversed(self._paths()):
+            problem, content = self._read(path)
+            if problem is None:
+                return content["epoch"], content["state"]
+            log.warning("discarded checkpoint %s: %s", path, problem)
+            path.unlink(missing_ok=True)
+        return None
+
+    def _read(self, path: Path) -> tuple[str | None, dict[str, Any]]:
+        data = path.read_bytes()
+        digest, payload = data[:64], data[64:]
+        if hashlib.sha256(payload).hexdigest().encode() != digest:
+            return "torn or damaged", {}
+        # weights_only: a checkpoint can hold tensors and plain values, never code.
+        content = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+        if content["identity"] != self._identity:
+            return "made by other settings, data or code", {}
+        return None, content
+
+    def remove(self) -> None:
+        """Delete the folder's checkpoints once the run is finished."""
+        for path in [*self._paths(), *self._folder.glob(".writing-*")]:
+            path.unlink(missing_ok=True)
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()

@@ -1,0 +1,119 @@
+"""Where and how precisely a run computes: device, precision, threads, allocator."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of its matrix products.
+
+    bf16 runs matrix products under autocast; weights, optimiser, losses and the scores that are ranked stay fp32.
+    """
+
+    device: torch.device = torch.device("cpu")
+    precision: Precision = "fp32"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def peak_memory_bytes(self) -> int:
+        """Most memory held so far: of the device on a GPU, of the process otherwise."""
+        if self.is_cuda:
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def choose(device: str, precision: Precision, *, threads: int | None = None, deterministic: bool = False) -> Compute:
+    """Prepare the process and return its Compute.
+
+    device: "auto" (GPU if there is one), "cpu" or "cuda".
+    Raises ValueError if a GPU is demanded and none is visible.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: {device!r} is not one of 'auto', 'cpu', 'cuda'")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: 'cuda' was demanded but torch sees no GPU; set compute.device to 'auto' or 'cpu'")
+    use_cuda = device != "cpu" and torch.cuda.is_available()
+    if threads:
+        torch.set_num_threads(threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=False)
+        torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if not use_cuda:
+        keep_freed_memory()
+    return Compute(torch.device("cuda" if use_cuda else "cpu"), precision)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory instead of returning it to the kernel after every large tensor.
+
+    The page faults of the default cost a DiffuRec training step about a quarter of its time on a CPU.
+    Elsewhere (musl, macOS) nothing happens.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL("libc.so.6")
+    m_mmap_max, m_trim_threshold, m_top_pad = -4, -1, -2
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, 2**31 - 1)
+    libc.mallopt(m_top_pad, 512 << 20)
+
+
+def describe(compute: Compute) -> dict[str, Any]:
+    """Return the environment of a run for its record: versions, processor, device, switches."""
+    packages = {name: metadata.version(name) for name in ("torch", "numpy")}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(compute.device) if compute.is_cuda else "cpu",
+        "cuda": torch.version.cuda if compute.is_cuda else None,
+        "precision": compute.precision,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        **packages,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+@contextlib.contextmanager
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout off inside, and put the module back as it was."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

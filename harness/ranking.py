@@ -1,0 +1,138 @@
+"""From scores to the rank of each user's target, for all users, seen items kept and hidden in one pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.split import Sequences
+from harness.streams import UserNoise, derive_seed
+from harness.windows import ResidentSequences
+
+log = logging.getLogger(__name__)
+
+BLOCK = 64  # users that share one noise generator; part of the protocol, not a tuning knob
+SCORE_BYTES = 512 << 20  # most memory that one batch of scores may take
+
+ScoreFn = Callable[[Tensor, Tensor, UserNoise], Tensor]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """1-based rank of each user's target among all items; with seen items as candidates and without them."""
+
+    kept_U: NDArray[np.int32]
+    hidden_U: NDArray[np.int32]
+
+
+def rank_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
+    """1-based rank of each target in its row.  [B, I], [B] -> [B]
+
+    Ties count against the target, so a constant scorer comes last instead of first. Column 0 (padding) must hold
+    -inf. Raises ValueError on NaN: comparisons with NaN would otherwise put the target first.
+    """
+    if torch.isnan(score_BI).any():
+        raise ValueError("scores contain NaN; the model has diverged")
+    return (score_BI >= score_BI.gather(1, target_B[:, None])).sum(1)
+
+
+def seen_above(score_BI: Tensor, target_B: Tensor, seen_BS: Tensor) -> Tensor:
+    """How many distinct seen items stand at or above the target.  seen_BS is padded with 0; [B]
+
+    The target itself is never counted, even if it was seen.
+    """
+    at_or_above_BS = score_BI.gather(1, seen_BS) >= score_BI.gather(1, target_B[:, None])
+    ordered_BS, order_BS = seen_BS.sort(dim=1)
+    first_BS = torch.ones_like(ordered_BS, dtype=torch.bool)
+    first_BS[:, 1:] = ordered_BS[:, 1:] != ordered_BS[:, :-1]
+    counts_BS = first_BS & (ordered_BS > 0) & (ordered_BS != target_B[:, None])
+    return (at_or_above_BS.gather(1, order_BS) & counts_BS).sum(1)
+
+
+class Evaluator:
+    """Ranks the targets of users; what is the same in every evaluation is prepared once.
+
+    history: items known when the target is predicted. They are the model's input and the seen items.
+    inputs:  what the model reads instead of `history`, if it differs (the released AlignDiff drops an item).
+    users:   rows to evaluate, default all; results come in this order.
+    """
+
+    def __init__(
+        self,
+        history: Sequences,
+        target_U: NDArray[np.integer],
+        *,
+        seed: int,
+        part: str,
+        max_len: int,
+        batch_size: int = 1024,
+        users: NDArray[np.integer] | None = None,
+        inputs: Sequences | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._device = torch.device(device)
+        self._seen = ResidentSequences.of(history, device)
+        self._inputs = self._seen if inputs is None else ResidentSequences.of(inputs, device)
+        self._target_U = torch.from_numpy(np.asarray(target_U, dtype=np.int64)).to(device)
+        users = np.arange(history.num_users) if users is None else np.asarray(users)
+        by_length = np.argsort((inputs or history).lengths[users], kind="stable")
+        self._order = by_length
+        self._users = torch.from_numpy(users[by_length].astype(np.int64)).to(device)
+        self._seed, self._part, self._max_len = seed, part, max_len
+        fitting = SCORE_BYTES // (4 * (history.num_items + 1))
+        self._batch_size = max(BLOCK, min(batch_size, fitting) // BLOCK * BLOCK)
+
+    @torch.no_grad()
+    def ranks(self, score: ScoreFn) -> Ranks:
+        """Rank every target with `score(history_BL, user_B, noise) -> score_BI`.
+
+        If the GPU runs out of memory the batch is halved, down to one block, and the evaluation goes on.
+        """
+        kept, hidden, begin = [], [], 0
+        while begin < len(self._users):
+            try:
+                ranks = self._rank_batch(score, begin)
+            except torch.cuda.OutOfMemoryError:
+                if self._batch_size == BLOCK:
+                    raise
+                self._batch_size = max(BLOCK, self._batch_size // 2 // BLOCK * BLOCK)
+                torch.cuda.empty_cache()
+                log.warning("out of GPU memory: evaluation goes on with %d users at a time", self._batch_size)
+                continue
+            kept.append(ranks[0])
+            hidden.append(ranks[1])
+            begin += self._batch_size
+        return Ranks(self._restore(torch.cat(kept)), self._restore(torch.cat(hidden)))
+
+    def _rank_batch(self, score: ScoreFn, begin: int) -> tuple[Tensor, Tensor]:
+        user_B = self._users[begin : begin + self._batch_size]
+        history_BL = self._inputs.histories(user_B, self._max_len)
+        score_BI = score(history_BL, user_B, self._noise(begin, history_BL)).float()
+        score_BI[:, 0] = -torch.inf
+        target_B = self._target_U[user_B]
+        kept_B = rank_of_target(score_BI, target_B)
+        seen_BS = self._seen.histories(user_B, max_len=2**31)
+        return kept_B, kept_B - seen_above(score_BI, target_B, seen_BS)
+
+    def _noise(self, begin: int, history_BL: Tensor) -> UserNoise:
+        generators, sizes, widths = [], [], []
+        for offset in range(0, len(history_BL), BLOCK):
+            rows = history_BL[offset : offset + BLOCK]
+            name = f"evaluate/{self._part}/{(begin + offset) // BLOCK}"
+            generator = torch.Generator(device=self._device)
+            generators.append(generator.manual_seed(derive_seed(self._seed, name)))
+            sizes.append(len(rows))
+            widths.append(int((rows > 0).sum(1).max()))
+        return UserNoise(generators, sizes, widths)
+
+    def _restore(self, rank: Tensor) -> NDArray[np.int32]:
+        """Undo the sorting by length."""
+        result = np.empty(len(rank), dtype=np.int32)
+        result[self._order] = rank.cpu().numpy()
+        return result

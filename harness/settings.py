@@ -1,0 +1,83 @@
+"""From a mapping read out of YAML to a frozen dataclass, refusing whatever does not belong."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def nearest(name: str, legal: Iterable[str]) -> str:
+    """Return ' (did you mean X?)' for the closest legal name, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(legal), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any] | None, *, where: str) -> T:
+    """Build the dataclass `cls` from `values`; `where` names the source in messages.
+
+    Raises ValueError on an unknown key, naming it and the nearest legal one, and on a value of the wrong type.
+    """
+    values = dict(values or {})
+    hints = typing.get_type_hints(cls)
+    legal = {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in legal:
+            raise ValueError(
+                f"{where}: unknown key {key!r}{nearest(key, legal)}; legal keys are {', '.join(sorted(legal))}"
+            )
+        values[key] = _coerce(value, legal[key], f"{where}: {key}")
+    return cls(**values)
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Check one value against its annotation; whole numbers are accepted where a float is expected."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if value not in args:
+            raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(value, next(arg for arg in args if arg is not type(None)), where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where}: expected a list, got {value!r}")
+        return tuple(_coerce(item, args[0], where) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, got {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 1e-3 (no dot) as text.
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{where}: expected a number, got {value!r}") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def require(condition: bool, field: str, value: Any, legal: str) -> None:
+    """Raise ValueError unless `condition`: for range checks in a config's __post_init__."""
+    if not condition:
+        raise ValueError(f"{field}: {value!r} is out of range, legal values are {legal}")
+
+
+def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Merge mappings, later layers over earlier ones, nested mappings key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in (layer or {}).items():
+            old = merged.get(key)
+            merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

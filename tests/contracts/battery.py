@@ -1,0 +1,170 @@
+"""The battery every method passes: build a toy run from a method's configuration and check what all must keep."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from harness.compute import Compute
+from harness.fit import FitPlan, evaluate, fit
+from harness.learner import Learner
+from harness.methods import Method, build_learner
+from harness.ranking import Evaluator, Ranks
+from harness.split import Split, leave_one_out
+from harness.streams import Streams, UserNoise
+from harness.synthetic import chain
+
+
+def toy_split(num_users: int = 60, num_items: int = 20, seed: int = 0) -> Split:
+    return leave_one_out(chain(num_users=num_users, num_items=num_items, seed=seed), dataset="toy")
+
+
+def build(method: Method, split: Split, seed: int = 1) -> tuple[Learner, Streams]:
+    streams = Streams(seed)
+    return build_learner(method, split.training_view(), streams, Compute()), streams
+
+
+def train(method: Method, split: Split, *, seed: int = 1, **plan: object) -> Learner:
+    learner, streams = build(method, split, seed)
+    fit(learner, split, replace(FitPlan(max_epochs=2), **plan), streams)
+    return learner
+
+
+def scores(learner: Learner, history_BL: torch.Tensor, user_B: torch.Tensor, *, seed: int = 0) -> torch.Tensor:
+    """Scores of all real items with dropout off and the noise of one block."""
+    noise = UserNoise.single(len(user_B), int((history_BL > 0).sum(1).max()), seed=seed)
+    learner.module.eval()
+    with torch.no_grad():
+        return learner.score(history_BL, user_B, noise)[:, 1:]
+
+
+def ranks(learner: Learner, split: Split, *, part: str = "test", batch_size: int = 1024) -> Ranks:
+    evaluator = Evaluator(
+        split.history(part),
+        split.target_U(part),
+        seed=7,
+        part=part,
+        max_len=learner.max_len,
+        batch_size=batch_size,
+    )
+    learner.module.eval()
+    return evaluator.ranks(learner.score)
+
+
+def histories(split: Split, users: list[int], max_len: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = [split.history("test").of_user(user)[-max_len:] for user in users]
+    width = max(map(len, rows))
+    history = np.zeros((len(rows), width), dtype=np.int64)
+    for row, items in zip(history, rows, strict=True):
+        row[width - len(items) :] = items
+    return torch.from_numpy(history), torch.tensor(users)
+
+
+def check_scores_are_finite(method: Method) -> None:
+    split = toy_split()
+    learner, _ = build(method, split)
+    history, users = histories(split, [0, 1, 2], learner.max_len)
+    result = scores(learner, history, users)
+    assert result.shape == (3, split.num_items)
+    assert torch.isfinite(result).all()
+
+
+def check_padding_and_batch_mates_do_not_matter(method: Method) -> None:
+    """A user alone, with others, and with more padding scores the same, up to rounding."""
+    split = toy_split()
+    learner, _ = build(method, split)
+    width = min(learner.max_len, 9)
+    history, users = histories(split, [3, 4, 5, 6], width)
+    history[1, :-4] = 0  # a short one among longer ones
+    together = scores(learner, history, users)
+    padded = torch.nn.functional.pad(history, (min(3, learner.max_len - history.shape[1]), 0))
+    torch.testing.assert_close(scores(learner, padded, users), together, rtol=1e-4, atol=1e-4)
+    flipped = ranks(learner, split, batch_size=64).kept_U
+    np.testing.assert_array_equal(ranks(learner, split, batch_size=1024).kept_U, flipped)
+
+
+def check_evaluation_is_deterministic(method: Method) -> None:
+    split = toy_split()
+    learner, _ = build(method, split)
+    np.testing.assert_array_equal(ranks(learner, split).kept_U, ranks(learner, split).kept_U)
+
+
+def check_seed_decides(method: Method) -> None:
+    """Same seed, same weights after training; another seed, other weights."""
+    split = toy_split()
+    first, second, other = (train(method, split, seed=seed).module.state_dict() for seed in (1, 1, 2))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0)
+    learned = [name for name, value in first.items() if value.is_floating_point()]
+    assert not learned or any(not torch.equal(first[name], other[name]) for name in learned)
+
+
+def check_evaluation_frequency_does_not_change_training(method: Method) -> None:
+    split = toy_split()
+    often, streams = build(method, split)
+    rarely, other = build(method, split)
+    for learner, source, times in ((often, streams, 3), (rarely, other, 0)):
+        source.seed_global("dropout")
+        evaluator = Evaluator(split.history("val"), split.target_U("val"), seed=1, part="val", max_len=learner.max_len)
+        for _ in range(2):
+            learner.module.train()
+            for batch in learner.batches():
+                learner.training_step(batch)
+            for _ in range(times):
+                evaluate(learner, evaluator, "kept")
+    for name, value in often.module.state_dict().items():
+        torch.testing.assert_close(rarely.module.state_dict()[name], value, rtol=0, atol=0)
+
+
+def check_state_round_trips(method: Method) -> None:
+    """A learner restored from another's state goes on exactly as the other does."""
+    split = toy_split()
+    learner, streams = build(method, split)
+    streams.seed_global("dropout")
+    _epoch(learner)
+    saved = copy.deepcopy((learner.state_dict(), streams.state_dict()))
+    _epoch(learner)
+    restored, other = build(method, split)
+    restored.load_state_dict(saved[0])
+    other.load_state_dict(saved[1])
+    _epoch(restored)
+    for name, value in learner.module.state_dict().items():
+        torch.testing.assert_close(restored.module.state_dict()[name], value, rtol=0, atol=0)
+
+
+def _epoch(learner: Learner) -> None:
+    learner.module.train()
+    for batch in learner.batches():
+        learner.training_step(batch)
+    learner.end_epoch(None)
+
+
+def check_learns_a_deterministic_chain(method: Method, *, epochs: int = 60, at_least: float = 0.9) -> None:
+    """HR@1 on the validation items of 'next = current + 1' sequences, which every sequence model can learn."""
+    split = toy_split(num_users=200, num_items=40)
+    learner = train(method, split, max_epochs=epochs, eval_every=10, patience=100)
+    hit = (ranks(learner, split, part="val").kept_U == 1).mean()
+    assert hit >= at_least, f"HR@1 is {hit:.2f} on a fully predictable chain"
+
+
+def check_held_out_targets_are_not_read(method: Method) -> None:
+    """Updates see neither validation nor test targets: changing both changes no weight."""
+    split = toy_split()
+    changed = replace(
+        split,
+        val_target_U=np.full_like(split.val_target_U, 1),
+        test_target_U=np.full_like(split.test_target_U, 2),
+    )
+    first, second = (_weights_after_one_epoch(method, each) for each in (split, changed))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0)
+
+
+def _weights_after_one_epoch(method: Method, split: Split) -> dict[str, torch.Tensor]:
+    learner, streams = build(method, split)
+    streams.seed_global("dropout")
+    _epoch(learner)
+    return learner.module.state_dict()
