@@ -12,6 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ready=.venv/ready
+PATH=${PATH//"$PWD/.venv/bin:"/} # an activated .venv must not be the Python it is rebuilt with
 
 fail() { echo "error: $*" >&2; exit 1; }
 

@@ -20,9 +20,7 @@ CONDA_NAMES = {"pytorch": "torch"}
 def read_lock(name: str) -> dict[str, list[str]]:
     """Return each locked package with its versions, as many as the lock has lines for it."""
     versions: dict[str, list[str]] = {}
-    for match in re.finditer(
-        r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE
-    ):
+    for match in re.finditer(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE):
         versions.setdefault(canonicalize_name(match[1]), []).append(match[2])
     return versions
 
@@ -36,10 +34,7 @@ def declared_requirements() -> list[Requirement]:
     """Return the direct dependencies of pyproject.toml, those for development included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
-    return [
-        Requirement(line)
-        for line in (*project["dependencies"], *(line for extra in extras for line in extra))
-    ]
+    return [Requirement(line) for line in (*project["dependencies"], *(line for extra in extras for line in extra))]
 
 
 def conda_versions() -> dict[str, str]:
@@ -78,9 +73,7 @@ def test_lock_names_no_place_of_its_own(name):
 
 
 def test_base_lock_brings_no_cuda():
-    cuda = [
-        name for name in read_lock("base.lock") if re.match(r"torch$|triton|cuda-|nvidia-(?!ml-py)", name)
-    ]
+    cuda = [name for name in read_lock("base.lock") if re.match(r"torch$|triton|cuda-|nvidia-(?!ml-py)", name)]
     assert not cuda, f"base.lock must serve machines without a GPU, but holds {cuda}"
 
 
@@ -107,10 +100,8 @@ def write_python(path: Path, *, version: str) -> Path:
     """Write a stand-in interpreter that only knows its version."""
     major, minor = version.split(".")[:2]
     fits = (3, 11) <= (int(major), int(minor)) <= (3, 13)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] && echo "Python {version}" && exit 0\nexit {int(not fits)}\n'
-    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "Python {version}" && exit 0\nexit {int(not fits)}\n')
     path.chmod(0o755)
     return path
 
@@ -148,11 +139,24 @@ def test_wrong_variables_are_refused(checkout, variables, message):
     assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_no_python_that_fits_is_said(checkout):
+@pytest.fixture
+def old_tools(checkout):
+    """Return a search path whose only Python is too old."""
     tools = checkout / "bin"
     write_python(tools / "python3", version="3.9.1")
     for name in ("dirname", "cat", "cksum", "sed", "env", "bash", "sh"):
         (tools / name).symlink_to(shutil.which(name))
-    done = run_install(checkout, PATH=str(tools))
+    return str(tools)
+
+
+def test_no_python_that_fits_is_said(checkout, old_tools):
+    done = run_install(checkout, PATH=old_tools)
     assert done.returncode == 1
     assert done.stderr.startswith("error: python3 is Python 3.9.1; install Python 3.11, 3.12 or 3.13")
+
+
+def test_environment_is_not_rebuilt_with_its_own_python(checkout, old_tools):
+    own = write_python(checkout / ".venv/bin/python3", version="3.12.1")
+    done = run_install(checkout, PATH=f"{own.parent}:{old_tools}")
+    assert done.stderr.startswith("error: python3 is Python 3.9.1;")
+    assert own.exists()
