@@ -1,0 +1,91 @@
+"""What the audit says: findings, outcomes of checks, verdicts on claims.
+
+Both halves of the audit use these types: the checks of printed tables in this package and the checks against
+our own runs. A finding states a fact about numbers; it never guesses how the numbers came about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["impossible", "error in arithmetic", "inconsistent", "unsupported", "context", "holds"]
+KINDS: tuple[str, ...] = ("impossible", "error in arithmetic", "inconsistent", "unsupported", "context", "holds")
+# Kinds that contradict something printed. The other two inform.
+ALARMS: frozenset[str] = frozenset(KINDS[:4])
+
+Status = Literal["holds", "holds in direction only", "not reproduced", "contradicted", "undecided"]
+STATUSES: tuple[str, ...] = ("holds", "holds in direction only", "not reproduced", "contradicted", "undecided")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact found by one check.
+
+    printed:  what the paper prints, as text; expected: what the check allows or computes, as text.
+    evidence: every number behind the sentence, JSON values only.
+    """
+
+    id: str
+    check: str
+    kind: Kind
+    sentence: str
+    claims: tuple[str, ...] = ()
+    dataset: str = ""
+    printed: str = ""
+    expected: str = ""
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"finding {self.id}: kind {self.kind!r} is none of {', '.join(KINDS)}")
+
+    @property
+    def is_alarm(self) -> bool:
+        return self.kind in ALARMS
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"claims": list(self.claims)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check looked at: `checked` things, of which `held` raised no alarm, and what it found."""
+
+    check: str
+    question: str
+    checked: int
+    held: int
+    findings: tuple[Finding, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"check": self.check, "question": self.question, "checked": self.checked, "held": self.held}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The standing of one claim, from its tables (basis "tables") or from our runs (basis "runs").
+
+    runs: number of seeds behind an estimate; never 1 for anything but "undecided".
+    p: corrected for the number of claims tested together.
+    """
+
+    claim: str
+    basis: Literal["tables", "runs"]
+    status: Status
+    because: str
+    findings: tuple[str, ...] = ()
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    runs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"verdict on {self.claim}: status {self.status!r} is none of {', '.join(STATUSES)}")
+        if self.runs == 1 and self.status != "undecided":
+            raise ValueError(f"verdict on {self.claim}: one run decides nothing; status must be 'undecided'")
+
+    def as_dict(self) -> dict[str, Any]:
+        interval = None if self.interval is None else list(self.interval)
+        return asdict(self) | {"findings": list(self.findings), "interval": interval}
