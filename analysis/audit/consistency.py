@@ -31,6 +31,8 @@ def check_repeats(cells: Iterable[Cell], same: Same) -> Outcome:
                 variants[other.printed.value].append(other)
         findings += [_repeat_finding(first, differing, cells) for differing in variants.values()]
     differing_cells = sum(len(finding.evidence["other_tables"]) for finding in findings)
+    if findings:
+        findings.append(_summary(findings))
     return Outcome(
         check="repeated_cells",
         question="Does the same model have the same figure in every table that shows it?",
@@ -80,6 +82,31 @@ def _repeat_finding(first: Cell, differing: list[Cell], cells: tuple[Cell, ...])
         printed=f"{first.printed.text} / {other.printed.text}",
         expected="one figure",
         evidence=evidence,
+        sentence=sentence,
+    )
+
+
+def _summary(findings: list[Finding]) -> Finding:
+    round_ones = [f for f in findings if f.evidence["is_multiple_of_0.1"]]
+    losing = [f for f in findings if f.evidence.get("rank_with_other_figure", 1) > 1]
+    gaps = sorted(f.evidence["improvement_with_other_figure"] for f in losing)
+    sentence = (
+        f"{len(findings)} figures differ between tables that show the same model on the same data; {len(round_ones)} of the "
+        "differences are multiples of 0.1 to the last printed digit."
+    )
+    if losing:
+        sentence += (
+            f" With the other table's figure the method would not be first in {len(losing)} of them "
+            f"({gaps[0]:+.1f}% to {gaps[-1]:+.1f}% against the best other model)."
+        )
+    return Finding(
+        id="repeated_cells/summary",
+        check="repeated_cells",
+        kind="inconsistent",
+        claims=("best-overall", "significant-all") if losing else (),
+        printed=f"{len(findings)} differing figures",
+        expected="one figure per result",
+        evidence={"differing": len(findings), "round": len(round_ones), "not_first": len(losing), "gaps_percent": gaps},
         sentence=sentence,
     )
 

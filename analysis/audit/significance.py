@@ -216,3 +216,48 @@ def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: in
         "unsupported",
         "No rounding brings a Welch test that low; only a paired test on closely correlated runs could.",
     )
+
+
+def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:
+    """Compare printed p digits with a caption that says p < `claimed_below`."""
+    printed = [cell for cell in cells if cell.p is not None]
+    above = [cell for cell in printed if cell.p is not None and not cell.p.is_upper_bound and float(cell.p) >= claimed_below]
+    findings = ()
+    if above:
+        p = above[0].p
+        assert p is not None
+        findings = (
+            Finding(
+                id=f"p_caption/T{above[0].table}",
+                check="p_caption",
+                kind="inconsistent",
+                claims=("p-below-0.001",),
+                printed=f"p = {p.text}",
+                expected=f"p < {claimed_below:g}",
+                evidence={"cells": [cell.id for cell in above], "rounded_from": [p.interval.lo, p.interval.hi]},
+                sentence=f"{table_name(above[0])} prints p = {p.text} in {len(above)} of {len(printed)} rows; its caption "
+                f"says p < {claimed_below:g}. A printed {p.text} stands for {p.interval.lo:g} to {p.interval.hi:g}.",
+            ),
+        )
+    return Outcome(
+        "p_caption", "Do printed p-values agree with their caption?", len(printed), len(printed) - len(above), findings
+    )
+
+
+def check_exact_floor(num_runs: int, claimed_below: float) -> Outcome:
+    """Compare a claimed p with the smallest p that exact tests on so few runs can give at all."""
+    floor = exact_floor(num_runs)
+    rank_sum = rank_sum_floor(num_runs, num_runs)
+    holds = claimed_below > min(floor, rank_sum)
+    finding = Finding(
+        id="exact_floor/paired",
+        check="exact_floor",
+        kind="holds" if holds else "context",
+        claims=("significant-all", "p-below-0.001"),
+        printed=f"p < {claimed_below:g}, {num_runs} runs",
+        expected=f"p >= {floor:g} (sign-flip, Wilcoxon signed-rank), p >= {rank_sum:.4f} (rank-sum)",
+        evidence={"runs": num_runs, "sign_flip_floor": floor, "wilcoxon_floor": floor, "rank_sum_floor": rank_sum},
+        sentence=f"With {num_runs} runs an exact two-sided sign-flip or Wilcoxon signed-rank test cannot go below {floor:g} "
+        f"and a rank-sum test not below {rank_sum:.4f}; p < {claimed_below:g} needs a test that assumes a distribution.",
+    )
+    return Outcome("exact_floor", "Could an exact test on so few runs give the claimed p?", 1, int(holds), (finding,))

@@ -1,0 +1,161 @@
+"""Are printed rows identical to rows published or logged earlier?
+
+Two patterns are looked for, digit by digit: at least three figures of one row equal to an earlier row's, and figures
+of the same row that differ from it by exact multiples of 0.1 although both are given to four decimals. Either is a
+fact about digits; a reader decides what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from analysis.audit import feasibility
+from analysis.audit.cells import Cell, Row, rows_of, table_name
+from analysis.audit.consistency import is_round_difference
+from analysis.audit.finding import Finding, Outcome
+from analysis.audit.printed import Printed
+
+MIN_EQUAL = 3
+MIN_DECIMALS = 3
+
+
+@dataclass(frozen=True)
+class EarlierRow:
+    """Figures of one model on one dataset as printed or logged before the paper, with what is known of the source."""
+
+    source: str
+    model: str
+    dataset: str
+    figures: Mapping[str, Printed]
+    kind: str = ""
+    how_known: str = ""
+    description: str = ""
+
+
+def earlier_rows(rows: Iterable[dict[str, str]], sources: Iterable[dict[str, str]]) -> list[EarlierRow]:
+    """Assemble earlier rows from the two CSV tables of `claims/`."""
+    about = {source["source"]: source for source in sources}
+    figures: dict[tuple[str, str, str], dict[str, Printed]] = {}
+    for row in rows:
+        key = row["source"], row["model"], row["dataset"]
+        figures.setdefault(key, {})[row["metric"]] = Printed.parse(row["value"])
+    return [
+        EarlierRow(*key, values, about[key[0]]["kind"], about[key[0]]["how_known"], about[key[0]]["description"])
+        for key, values in figures.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a printed row relates to an earlier one: metrics with equal digits, and exact round offsets."""
+
+    row: Row
+    earlier: EarlierRow
+    equal: tuple[str, ...]
+    offsets: Mapping[str, Decimal]
+
+    @property
+    def cell(self) -> Cell:
+        return next(iter(self.row.values()))
+
+
+def match(row: Row, earlier: EarlierRow) -> Match:
+    """Compare a printed row with an earlier one, digit by digit."""
+    shared = [metric for metric in row if metric in earlier.figures]
+    differences = {m: row[m].printed.value - earlier.figures[m].value for m in shared}
+    equal = tuple(m for m in shared if differences[m] == 0 and _has_digits(row[m].printed))
+    offsets = {m: d for m, d in differences.items() if is_round_difference(d) and _has_digits(row[m].printed)}
+    return Match(row, earlier, equal, offsets)
+
+
+def _has_digits(printed: Printed) -> bool:
+    return printed.half <= Decimal(5).scaleb(-MIN_DECIMALS - 1)
+
+
+def check(cells: Iterable[Cell], earlier: Iterable[EarlierRow]) -> Outcome:
+    """List printed rows that share three figures or more with an earlier row."""
+    cells, earlier = list(cells), list(earlier)
+    rows = rows_of(cells)
+    matches = [
+        match(row, old) for (_, dataset, _), row in rows.items() for old in earlier if old.dataset == dataset
+    ]
+    found = [m for m in matches if len(m.equal) >= MIN_EQUAL]
+    findings = [_match_finding(m) for m in found]
+    findings += [
+        finding for m in found if len(m.offsets) >= MIN_EQUAL for finding in _same_offsets_elsewhere(m, rows.values())
+    ]
+    return Outcome(
+        check="provenance",
+        question="Are printed rows identical to earlier publications or logs?",
+        checked=len(matches),
+        held=len(matches) - len(found),
+        findings=tuple(findings),
+    )
+
+
+def _match_finding(found: Match) -> Finding:
+    cell, earlier = found.cell, found.earlier
+    offsets = ", ".join(f"{metric} {value:+.4f}" for metric, value in found.offsets.items())
+    extra = f" The others are that source's plus exactly: {offsets}." if offsets else ""
+    return Finding(
+        id=f"provenance/T{cell.table}/{cell.dataset}/{cell.model}={earlier.source}",
+        check="provenance",
+        kind="unsupported",
+        claims=("five-runs", *(found.row[metric].id for metric in found.equal)),
+        dataset=cell.dataset,
+        printed=", ".join(f"{metric} {found.row[metric].printed.text}" for metric in found.equal),
+        expected="five runs averaged (caption of Table 2)",
+        evidence={
+            "model": cell.model,
+            "source": earlier.source,
+            "source_model": earlier.model,
+            "how_known": earlier.how_known,
+            "description": earlier.description,
+            "equal": list(found.equal),
+            "offsets": {metric: float(value) for metric, value in found.offsets.items()},
+            "earlier_figures": {metric: printed.text for metric, printed in earlier.figures.items()},
+        },
+        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {len(found.equal)} of {len(earlier.figures)} figures "
+        f"({', '.join(found.equal)}) equal those of {earlier.model} in an earlier {earlier.kind}, digit for digit."
+        f"{extra} {earlier.description}",
+    )
+
+
+def _same_offsets_elsewhere(found: Match, rows: Iterable[Row]) -> list[Finding]:
+    """Rows that are infeasible as printed and feasible once the same amounts are taken off."""
+    findings = []
+    for row in rows:
+        cell = next(iter(row.values()))
+        is_candidate = cell.dataset == found.cell.dataset and cell.model != found.cell.model
+        if not is_candidate or _is_feasible(row) or not set(found.offsets) <= set(row):
+            continue
+        lowered = {
+            metric: replace(c, printed=replace(c.printed, value=c.printed.value - found.offsets.get(metric, Decimal(0))))
+            for metric, c in row.items()
+        }
+        if _is_feasible(lowered):
+            findings.append(_offset_finding(found, row))
+    return findings
+
+
+def _is_feasible(row: Row) -> bool:
+    return not feasibility.check(list(row.values())).findings
+
+
+def _offset_finding(found: Match, row: Row) -> Finding:
+    cell = next(iter(row.values()))
+    amounts = ", ".join(f"{metric} {value:.4f}" for metric, value in found.offsets.items())
+    return Finding(
+        id=f"provenance/T{cell.table}/{cell.dataset}/{cell.model}/offsets",
+        check="provenance",
+        kind="context",
+        claims=tuple(row[metric].id for metric in found.offsets),
+        dataset=cell.dataset,
+        printed="not possible for one ranking",
+        expected="possible with the same amounts taken off",
+        evidence={"model": cell.model, "offsets": {m: float(v) for m, v in found.offsets.items()}},
+        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: this row is not possible for one ranking as printed; "
+        f"with the amounts found in the {found.cell.model} row taken off ({amounts}) it is.",
+    )
