@@ -23,6 +23,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
+from analysis.mmd import view_of
+
 Floats = NDArray[np.floating]
 
 TRUTH = "ground truth"
@@ -168,6 +170,12 @@ def knn_mixing(generated: Floats, truth: Floats, k: int = 10) -> Mixing:
 def clouds_of(joint: JointSpace) -> dict[str, Floats]:
     """Label the point clouds of a joint space for one fit: the truth first, then each model."""
     return {TRUTH: joint.truth, **joint.generated}
+
+
+def own_clouds(name: str, space: Space) -> dict[str, Floats]:
+    """Label one model's points in its own space, each dimension standardised over both samples."""
+    generated, truth = view_of(space.generated, space.truth, "standardised")
+    return {TRUTH: truth, name: generated}
 
 
 def _in_own_units(name: str, space: Space, width: int) -> Space:

@@ -5,15 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from analysis.resampling import sign_flip_p
 from analysis.statistics import compare, compare_pairs
 
 
 def simulated(rng, *, seeds=5, users=400, seed_sd=0.02, user_sd=0.2, noise=0.05, shift=0.0):
     """Draw gains of two methods that share users but not seeds."""
     user_U, taste_U = rng.normal(0, user_sd, users), rng.normal(0, user_sd / 4, users)
-    method = (
-        rng.normal(0, seed_sd, (seeds, 1)) + user_U + taste_U + rng.normal(0, noise, (seeds, users)) + shift
-    )
+    method = rng.normal(0, seed_sd, (seeds, 1)) + user_U + taste_U + rng.normal(0, noise, (seeds, users)) + shift
     rival = rng.normal(0, seed_sd, (seeds, 1)) + user_U - taste_U + rng.normal(0, noise, (seeds, users))
     return method, rival
 
@@ -141,6 +140,14 @@ def test_users_test_keeps_its_level_when_models_do_not_vary():
     assert np.mean([r.users_p <= 0.05 for r in results]) == pytest.approx(0.05, abs=0.033)
     covered = np.mean([r.over_users.low <= 0 <= r.over_users.high for r in results])
     assert covered == pytest.approx(0.95, abs=0.033)
+
+
+def test_the_t_test_over_users_matches_sign_flips_on_gains_that_are_mostly_zero():
+    rng = np.random.default_rng(14)
+    gain = np.where(rng.random((4, 2000)) < 0.05, 1 / np.log2(rng.integers(1, 11, (4, 2000)) + 1), 0)
+    result = compare(gain[:2], gain[2:], rng)
+    flipped = sign_flip_p((gain[:2] - gain[2:]).mean(axis=0), rng, flips=4000)
+    assert result.users_p == pytest.approx(flipped, abs=0.03)
 
 
 def test_a_planted_difference_is_found():
