@@ -11,9 +11,9 @@ generators are equally good. A fixed bandwidth shared by two models would not ev
   standardised  each dimension centred and scaled by pooled mean and deviation: undoes stretched axes.
   cosine        rows scaled to length one: undoes norms, which may carry popularity; what a model that ranks
                 by direction uses.
-The paper names neither kernel, bandwidth, estimator nor normalisation. Its claim (AlignDiff's generated
-representations lie nearer to the truth than DiffuRec's) is a statement about two models, hence about a view
-comparable between them: standardised or cosine. It is supported only if both agree.
+Table 5 prints neither kernel, bandwidth, estimator nor normalisation, nor whether its values are squared. Its
+claim (AlignDiff's generated representations lie nearer to the truth than the best rival's) is about two
+models, hence about a view comparable between them: standardised or cosine. It is supported only if both agree.
 
 What p means. Per run it asks whether generated and true points share a distribution, which no model's do, so
 a small p is neither praise nor blame. The claim is about two models and needs the values of several seeds:
