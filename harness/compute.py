@@ -15,7 +15,25 @@ from typing import Any, Literal
 
 import torch
 
+from harness.settings import require
+
 Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """The `compute` section of the configuration."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
+    precision: Precision = "fp32"
+    threads: int | None = None  # of torch on the CPU; null = what the environment says
+    deterministic: bool = False  # refuse operations whose result varies from run to run on a GPU
+    onednn: bool = False  # fp32 products through oneDNN: faster on AMD, lower precision on processors with AMX
+    jobs_per_gpu: int = 1  # training jobs that may share one device
+
+    def __post_init__(self) -> None:
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "null or 1 or more")
+        require(self.jobs_per_gpu >= 1, "jobs_per_gpu", self.jobs_per_gpu, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -44,28 +62,22 @@ class Compute:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def choose(device: str, precision: Precision, *, threads: int | None = None, deterministic: bool = False) -> Compute:
-    """Prepare the process and return its Compute.
-
-    device: "auto" (GPU if there is one), "cpu" or "cuda".
-    Raises ValueError if a GPU is demanded and none is visible.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: {device!r} is not one of 'auto', 'cpu', 'cuda'")
-    if device == "cuda" and not torch.cuda.is_available():
+def choose(settings: ComputeSettings) -> Compute:
+    """Prepare the process and return its Compute.  Raises ValueError if a GPU is demanded and none is visible."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: 'cuda' was demanded but torch sees no GPU; set compute.device to 'auto' or 'cpu'")
-    use_cuda = device != "cpu" and torch.cuda.is_available()
-    if threads:
-        torch.set_num_threads(threads)
-    if deterministic:
+    use_cuda = settings.device != "cpu" and torch.cuda.is_available()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=False)
-        torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    torch.set_float32_matmul_precision("medium" if settings.onednn else "highest")
     if not use_cuda:
         keep_freed_memory()
-    return Compute(torch.device("cuda" if use_cuda else "cpu"), precision)
+    return Compute(torch.device("cuda" if use_cuda else "cpu"), settings.precision)
 
 
 def keep_freed_memory() -> None:

@@ -2,56 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOGIT_BYTES = 256 << 20  # logits above this size are made, used and thrown away chunk by chunk
+# Most memory for the scores of one chunk of rows: what stays in a CPU's cache, what fills a GPU.
+CHUNK_BYTES: Final = {"cpu": 4 << 20, "cuda": 512 << 20}
 
 
 def softmax_cross_entropy(query_ND: Tensor, table_ID: Tensor, target_N: Tensor, *, padding: bool = False) -> Tensor:
     """Mean cross-entropy of inner-product scores over all items.  [N, D], [I, D], [N] -> scalar
 
     padding: whether row 0 is a class of the softmax, as it is in some released codes.
+    Gradients are made together with the loss, chunk by chunk, so the [N, I] scores never exist as a whole; scores
+    and softmax are fp32 even where products are bf16.
     """
-    rows = max(1, LOGIT_BYTES // (4 * len(table_ID)))
-    if len(query_ND) <= rows:
-        return _dense(query_ND, table_ID, target_N, padding) / len(target_N)
-    return _ChunkedCrossEntropy.apply(query_ND, table_ID, target_N, padding, rows) / len(target_N)
+    return _ChunkedCrossEntropy.apply(query_ND, table_ID, target_N, padding) / len(target_N)
 
 
-def _dense(query_ND: Tensor, table_ID: Tensor, target_N: Tensor, padding: bool) -> Tensor:
-    """Summed cross-entropy from the whole score matrix; logits are fp32 whatever the products were."""
-    if padding:
-        return F.cross_entropy((query_ND @ table_ID.T).float(), target_N, reduction="sum")
-    return F.cross_entropy((query_ND @ table_ID[1:].T).float(), target_N - 1, reduction="sum")
+def plain_softmax_cross_entropy(
+    query_ND: Tensor, table_ID: Tensor, target_N: Tensor, *, padding: bool = False
+) -> Tensor:
+    """The same from one score matrix by torch's own function: the oracle of the chunked one."""
+    first = 0 if padding else 1
+    return F.cross_entropy((query_ND @ table_ID[first:].T).float(), target_N - first)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The same sum over chunks of rows; gradients are made in the forward pass, so no chunk is kept."""
+    """Summed cross-entropy; with p the softmax of a row of scores, d loss / d scores = p - one_hot(target)."""
 
     @staticmethod
-    def forward(ctx: Any, query_ND: Tensor, table_ID: Tensor, target_N: Tensor, padding: bool, rows: int) -> Tensor:
-        total = query_ND.new_zeros((), dtype=torch.float32)
+    def forward(ctx: Any, query_ND: Tensor, table_ID: Tensor, target_N: Tensor, padding: bool) -> Tensor:
+        budget = CHUNK_BYTES.get(query_ND.device.type, CHUNK_BYTES["cuda"])
+        rows = max(16, budget // (4 * len(table_ID)))
+        total = torch.zeros((), device=query_ND.device)
         grad_query = torch.empty_like(query_ND)
         grad_table = torch.zeros_like(table_ID)
-        for query, target, grad in zip(query_ND.split(rows), target_N.split(rows), grad_query.split(rows), strict=True):
-            with torch.enable_grad():
-                q, t = query.detach().requires_grad_(), table_ID.detach().requires_grad_()
-                loss = _dense(q, t, target, padding)
-            grad_q, grad_t = torch.autograd.grad(loss, (q, t))
-            total += loss.detach()
-            grad.copy_(grad_q)
-            grad_table += grad_t
+        chunks = zip(query_ND.split(rows), target_N.split(rows), grad_query.split(rows), strict=True)
+        for query, target, grad in chunks:
+            score = (query @ table_ID.T).float()
+            if not padding:
+                score[:, 0] = -torch.inf
+            target = target[:, None]
+            top = score.amax(1, keepdim=True)
+            total += (top - score.gather(1, target)).sum()
+            p = score.sub_(top).exp_()
+            mass = p.sum(1, keepdim=True)
+            total += mass.log().sum()
+            p /= mass
+            p.scatter_add_(1, target, -torch.ones_like(mass))
+            grad.copy_(p.to(query.dtype) @ table_ID.to(query.dtype))
+            grad_table += (p.to(query.dtype).T @ query).to(table_ID.dtype)
         ctx.save_for_backward(grad_query, grad_table)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
         grad_query, grad_table = ctx.saved_tensors
-        return grad_query * grad_output, grad_table * grad_output, None, None, None
+        return grad_query * grad_output, grad_table * grad_output, None, None
 
 
 def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ BLOCK = 64  # users that share one noise generator; part of the protocol, not a 
 SCORE_BYTES = 512 << 20  # most memory that one batch of scores may take
 
 ScoreFn = Callable[[Tensor, Tensor, UserNoise], Tensor]
+ProbeFn = Callable[[Tensor, Tensor, Tensor, UserNoise], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,18 @@ class Evaluator:
             hidden.append(ranks[1])
             begin += self._batch_size
         return Ranks(self._restore(torch.cat(kept)), self._restore(torch.cat(hidden)))
+
+    @torch.no_grad()
+    def averages(self, probe: ProbeFn) -> dict[str, float]:
+        """Mean over users of what `probe(history_BL, target_B, user_B, noise)` measures on each."""
+        sums: dict[str, float] = {}
+        for begin in range(0, len(self._users), self._batch_size):
+            user_B = self._users[begin : begin + self._batch_size]
+            history_BL = self._inputs.histories(user_B, self._max_len)
+            measured = probe(history_BL, self._target_U[user_B], user_B, self._noise(begin, history_BL))
+            for name, value_B in measured.items():
+                sums[name] = sums.get(name, 0.0) + float(value_B.double().sum())
+        return {name: total / len(self._users) for name, total in sums.items()}
 
     def _rank_batch(self, score: ScoreFn, begin: int) -> tuple[Tensor, Tensor]:
         user_B = self._users[begin : begin + self._batch_size]

@@ -142,12 +142,18 @@ def _epoch(learner: Learner) -> None:
     learner.end_epoch(None)
 
 
-def check_learns_a_deterministic_chain(method: Method, *, epochs: int = 60, at_least: float = 0.9) -> None:
-    """HR@1 on the validation items of 'next = current + 1' sequences, which every sequence model can learn."""
+def check_learns_a_deterministic_chain(
+    method: Method, *, epochs: int = 60, at_least: float = 0.9, within: int = 1
+) -> None:
+    """HR@`within` on the validation items of "next = current + 1" sequences.
+
+    Losses with sampled negatives need a wider `within`: a user's own items are never negatives, so nothing tells
+    the next item from the one after it.
+    """
     split = toy_split(num_users=200, num_items=40)
     learner = train(method, split, max_epochs=epochs, eval_every=10, patience=100)
-    hit = (ranks(learner, split, part="val").kept_U == 1).mean()
-    assert hit >= at_least, f"HR@1 is {hit:.2f} on a fully predictable chain"
+    hit = (ranks(learner, split, part="val").kept_U <= within).mean()
+    assert hit >= at_least, f"HR@{within} is {hit:.2f} on a fully predictable chain"
 
 
 def check_held_out_targets_are_not_read(method: Method) -> None:

@@ -1,0 +1,205 @@
+"""One cell of the grid: build a method, train it or load its weights, rank every user, leave a record."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+
+from harness.checkpoint import CheckpointFolder
+from harness.compute import Compute, describe, evaluation_mode
+from harness.digest import value_sha256
+from harness.files import replacing
+from harness.fit import DivergedError, FitPlan, FitResult, fit
+from harness.learner import Learner, num_parameters
+from harness.methods import build_learner
+from harness.metrics import summarise
+from harness.ranking import Evaluator
+from harness.record import RunRecord, write_ranks, write_record
+from harness.split import Split, drop_first_item
+from harness.streams import Streams, forked_global_stream
+
+log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY_ADVICE = "out of GPU memory while training: lower model.batch_size or set compute.precision to bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What identifies a run. `settings` is the resolved mapping of `harness.methods.Method.resolved`."""
+
+    dataset: str
+    method: str
+    display: str
+    variant_of: str | None
+    seed: int
+    settings: dict[str, Any]
+    code_digest: str
+
+    def identity(self, split: Split) -> str:
+        """Digest of everything that decides the result; a checkpoint of another identity is foreign."""
+        return value_sha256([self.method, self.seed, self.settings, self.code_digest, split.sha256])
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run leaves its outputs."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "record.json"
+
+    @property
+    def ranks(self) -> Path:
+        return self.folder / "ranks.npz"
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "history.csv"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+
+def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints: Path | None) -> RunRecord:
+    """Train a method, evaluate its best epoch on the test items, write all outputs, the record last.
+
+    A run that diverges or runs out of memory is recorded as such and is not an error here.
+    """
+    run = _Run(job, split, files, compute)
+    folder = CheckpointFolder(checkpoints, identity=job.identity(split)) if checkpoints else None
+    plan = FitPlan(**job.settings["training"])
+    streams = Streams(job.seed)
+    learner = build_learner(job.settings, split.training_view(), streams, compute)
+    try:
+        result = fit(learner, split, plan, streams, checkpoints=folder)
+        record = run.completed(learner, result)
+    except DivergedError as error:
+        record = run.failed("diverged", str(error))
+    except torch.cuda.OutOfMemoryError:
+        record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE)
+    if folder:
+        folder.remove()
+    return record
+
+
+def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weights: Path) -> RunRecord:
+    """Evaluate another method's trained weights under this job's settings; nothing is trained."""
+    run = _Run(job, split, files, compute)
+    learner = build_learner(job.settings, split.training_view(), Streams(job.seed), compute)
+    try:
+        load_model(learner.module, weights, device=str(compute.device))
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{weights}: not the weights of {job.method} ({error}); train that method again") from error
+    try:
+        return run.completed(learner, FitResult(None, 0, None, 0.0, []))
+    except DivergedError as error:
+        return run.failed("diverged", str(error))
+
+
+class _Run:
+    """Collects the outputs of one job and writes them."""
+
+    def __init__(self, job: Job, split: Split, files: RunFiles, compute: Compute) -> None:
+        self.job, self.split, self.files, self.compute = job, split, files, compute
+        self.started = datetime.now(UTC)
+        files.folder.mkdir(parents=True, exist_ok=True)
+
+    def completed(self, learner: Learner, result: FitResult) -> RunRecord:
+        began = time.monotonic()
+        ranks, diagnostics = {}, {}
+        with forked_global_stream(), evaluation_mode(learner.module):
+            for part in ("val", "test"):
+                evaluator = self._evaluator(learner, part)
+                try:
+                    found = evaluator.ranks(learner.score)
+                except ValueError as error:
+                    raise DivergedError(str(error)) from error
+                ranks |= {f"{part}_kept": found.kept_U, f"{part}_hidden": found.hidden_U}
+                if part == "test" and hasattr(learner, "probe"):
+                    diagnostics = evaluator.averages(learner.probe)
+        self._write_history(result.history)
+        with replacing(self.files.weights) as path:
+            save_model(learner.module, str(path))
+        return self._write_record(
+            ranks,
+            status="completed",
+            best_epoch=result.best_epoch,
+            epochs_run=result.epochs_run,
+            val_metric=result.val_metric,
+            num_parameters=num_parameters(learner.module),
+            train_seconds=round(result.train_seconds, 3),
+            eval_seconds=round(time.monotonic() - began, 3),
+            metrics={name: summarise(rank_U) for name, rank_U in ranks.items()},
+            diagnostics=diagnostics,
+        )
+
+    def failed(self, status: str, reason: str) -> RunRecord:
+        """Leave empty outputs and a record that says what happened."""
+        log.error("%s on %s, seed %d: %s: %s", self.job.method, self.job.dataset, self.job.seed, status, reason)
+        self._write_history([])
+        with replacing(self.files.weights) as path:
+            save_model(torch.nn.Module(), str(path))
+        return self._write_record({}, status=status, reason=reason)
+
+    def _evaluator(self, learner: Learner, part: str) -> Evaluator:
+        history = self.split.history(part)
+        without_first = part == "test" and self.job.settings["evaluation"]["test_inputs_without_first"]
+        return Evaluator(
+            history,
+            self.split.target_U(part),
+            seed=self.job.seed,
+            part=part,
+            max_len=learner.max_len,
+            batch_size=self.job.settings["training"]["eval_batch_size"],
+            inputs=drop_first_item(history) if without_first else None,
+            device=self.compute.device,
+        )
+
+    def _write_history(self, rows: list[dict[str, float]]) -> None:
+        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch"]
+        with replacing(self.files.history) as path, open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _write_record(self, ranks: dict[str, np.ndarray], **outcome: Any) -> RunRecord:
+        record = RunRecord(
+            **{key: value for key, value in asdict(self.job).items()},
+            settings_sha256=value_sha256(self.job.settings),
+            data_sha256=self.split.sha256,
+            environment=describe(self.compute),
+            peak_memory_bytes=self.compute.peak_memory_bytes(),
+            started=self.started.isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            num_users=self.split.num_users,
+            ranks_sha256=write_ranks(self.files.ranks, ranks),
+            **outcome,
+        )
+        write_record(record, self.files.record)
+        return record
+
+
+def progress_line(record: Mapping[str, Any] | RunRecord) -> str:
+    """One line for the log: what a finished run reached, in percent."""
+    values = record if isinstance(record, Mapping) else asdict(record)
+    if values["status"] != "completed":
+        return f"{values['method']} on {values['dataset']}, seed {values['seed']}: {values['status']}"
+    test = values["metrics"]["test_kept"]
+    figures = ", ".join(f"{name} {100 * test[name]:.2f}" for name in ("HR@10", "NDCG@10"))
+    return (
+        f"{values['method']} on {values['dataset']}, seed {values['seed']}: {figures} % "
+        f"(best epoch {values['best_epoch']} of {values['epochs_run']}, {values['train_seconds']:.0f} s)"
+    )

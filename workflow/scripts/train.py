@@ -1,0 +1,71 @@
+"""Train one method on one dataset with one seed, or evaluate another method's weights under its settings.
+
+    python -m workflow.scripts.train --sequences results/paper/data/beauty/sequences.npz \
+        --dataset beauty --method sasrec --seed 1 --out /tmp/run
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import harness.cli
+from harness import compute, gpu
+from harness.digest import code_digest
+from harness.methods import Method, builder_file, load_method
+from harness.run import Job, RunFiles, progress_line, reevaluate, train
+from harness.settings import from_mapping
+from harness.split import Sequences, leave_one_out
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="python -m workflow.scripts.train", description=__doc__.splitlines()[0])
+    result.add_argument("--sequences", required=True, type=Path, help="sequences.npz of the dataset")
+    result.add_argument("--dataset", required=True)
+    result.add_argument("--method", required=True, help="a file of config/methods, without .yaml")
+    result.add_argument("--name", help="name of the run in tables, default the method")
+    result.add_argument("--seed", required=True, type=int)
+    result.add_argument("--overrides", default="{}", help='JSON, e.g. {"model": {"dropout": 0.2}}')
+    result.add_argument("--compute", default="{}", help='JSON, e.g. {"device": "cpu", "threads": 1}')
+    result.add_argument("--out", required=True, type=Path, help="folder for record, ranks, history and weights")
+    result.add_argument("--checkpoints", type=Path, help="folder for resuming; none = not resumable")
+    result.add_argument("--weights", type=Path, help="evaluate these weights instead of training")
+    return result
+
+
+def job_of(arguments: argparse.Namespace, method: Method) -> Job:
+    settings = method.resolved(arguments.dataset, json.loads(arguments.overrides))
+    return Job(
+        dataset=arguments.dataset,
+        method=arguments.name or method.name,
+        display=method.display,
+        variant_of=method.variant_of,
+        seed=arguments.seed,
+        settings=settings,
+        code_digest=code_digest(Path(__file__), builder_file(method.builder)),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    settings = from_mapping(compute.ComputeSettings, json.loads(arguments.compute), where="compute")
+    job = job_of(arguments, load_method(arguments.method))
+    split = leave_one_out(Sequences.load(arguments.sequences), dataset=arguments.dataset)
+    devices = [] if settings.device == "cpu" else gpu.visible_devices()
+    with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
+        device = compute.choose(settings)
+        if arguments.weights:
+            record = reevaluate(job, split, RunFiles(arguments.out), device, arguments.weights)
+        else:
+            record = train(job, split, RunFiles(arguments.out), device, arguments.checkpoints)
+    print(progress_line(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(harness.cli.run(main))
