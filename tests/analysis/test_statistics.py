@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.resampling import sign_flip_p
 from analysis.statistics import compare, compare_pairs
@@ -70,6 +71,14 @@ def test_identical_methods_differ_by_nothing():
     assert result.sign_flip_p == result.relabel_p == 1.0
     assert result.welch_p is None and result.users_p is None
     assert (result.over_both.low, result.over_both.high) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_where_seeds_do_not_vary_both_is_the_interval_over_users():
+    method, rival = (np.repeat(gain[:1], 3, axis=0) for gain in simulated(np.random.default_rng(1)))
+    result = compare(method, rival, np.random.default_rng(0))
+    interval = stats.ttest_1samp(100 * (method[0] - rival[0]), 0).confidence_interval(0.95)
+    assert (result.over_both_t.low, result.over_both_t.high) == pytest.approx((interval.low, interval.high))
+    assert result.over_both.high == pytest.approx(interval.high, rel=0.1)
 
 
 def test_a_rival_that_never_hits_has_no_relative_difference():
