@@ -24,7 +24,12 @@ def check_statistics(rows: Iterable[DatasetRow]) -> Outcome:
         sparsity = 100 * (1 - row.actions / (row.sequences * row.items))
         formulas = (
             ("avg_len", row.avg_len, average, f"{row.actions} / {row.sequences}"),
-            ("sparsity_percent", row.sparsity_percent, sparsity, f"1 - {row.actions} / ({row.sequences} * {row.items})"),
+            (
+                "sparsity_percent",
+                row.sparsity_percent,
+                sparsity,
+                f"1 - {row.actions} / ({row.sequences} * {row.items})",
+            ),
         )
         for column, printed, exact, formula in formulas:
             if printed is None:
@@ -115,6 +120,7 @@ def _improvement_finding(ours: Cell, best: Cell, rivals: list[Cell]) -> Finding:
             "recomputed_percent": expected,
             "fits_rivals": fitting,
         },
-        sentence=f"{table_name(ours)}, {ours.dataset} {ours.metric}: {ours.model} {ours.printed.text} against the best "
-        f"other model, {best.model} {best.printed.text}, is {expected:+.2f}%; claimed {ours.improvement.text}%.{remark}",
+        sentence=f"{table_name(ours)}, {ours.dataset} {ours.metric}: {ours.model} {ours.printed.text} against the "
+        f"best other model, {best.model} {best.printed.text}, is {expected:+.2f}%; claimed "
+        f"{ours.improvement.text}%.{remark}",
     )

@@ -60,18 +60,22 @@ def _repeat_finding(first: Cell, differing: list[Cell], cells: tuple[Cell, ...])
         "is_multiple_of_0.1": is_round,
     }
     sentence = (
-        f"{first.dataset} {first.metric} of {first.model} is {first.printed.text} in {table_name(first)} "
-        f"and {other.printed.text} in {tables}: {difference:+.4f}"
+        f"{first.dataset} {first.metric} of {first.model} is {first.printed.text} in {table_name(first)} and "
+        f"{other.printed.text} in {tables}: {difference:+.4f}"
         + (", a multiple of 0.1 to the last printed digit." if is_round else ".")
     )
     if rivals:
         best = best_of(rivals)
         rank = 1 + sum(_is_better(rival, other) for rival in rivals)
         gap = exact_improvement(other, best)
-        evidence |= {"best_rival": best.model, "improvement_with_other_figure": gap, "rank_with_other_figure": rank}
+        evidence |= {
+            "best_rival": best.model,
+            "improvement_with_other_figure": gap,
+            "rank_with_other_figure": rank,
+        }
         sentence += (
-            f" With the second figure it would rank {rank} of {len(rivals) + 1} in {table_name(first)}, "
-            f"{gap:+.2f}% against {best.model}."
+            f" With the second figure it would rank {rank} of {len(rivals) + 1} in {table_name(first)}, {gap:+.2f}% "
+            f"against {best.model}."
         )
     return Finding(
         id=f"repeated_cells/{first.dataset}/{first.metric}/T{other.table}",
@@ -91,13 +95,13 @@ def _summary(findings: list[Finding]) -> Finding:
     losing = [f for f in findings if f.evidence.get("rank_with_other_figure", 1) > 1]
     gaps = sorted(f.evidence["improvement_with_other_figure"] for f in losing)
     sentence = (
-        f"{len(findings)} figures differ between tables that show the same model on the same data; {len(round_ones)} of the "
-        "differences are multiples of 0.1 to the last printed digit."
+        f"{len(findings)} figures differ between tables that show the same model on the same data; {len(round_ones)} "
+        "of the differences are multiples of 0.1 to the last printed digit."
     )
     if losing:
         sentence += (
-            f" With the other table's figure the method would not be first in {len(losing)} of them "
-            f"({gaps[0]:+.1f}% to {gaps[-1]:+.1f}% against the best other model)."
+            f" With the other table's figure the method would not be first in {len(losing)} of them ({gaps[0]:+.1f}% "
+            f"to {gaps[-1]:+.1f}% against the best other model)."
         )
     return Finding(
         id="repeated_cells/summary",
@@ -106,7 +110,12 @@ def _summary(findings: list[Finding]) -> Finding:
         claims=("best-overall", "significant-all") if losing else (),
         printed=f"{len(findings)} differing figures",
         expected="one figure per result",
-        evidence={"differing": len(findings), "round": len(round_ones), "not_first": len(losing), "gaps_percent": gaps},
+        evidence={
+            "differing": len(findings),
+            "round": len(round_ones),
+            "not_first": len(losing),
+            "gaps_percent": gaps,
+        },
         sentence=sentence,
     )
 
@@ -133,9 +142,7 @@ def check_twins(cells: Iterable[Cell]) -> Outcome:
             shared = [
                 metric
                 for metric, cell in rows[key].items()
-                if metric in rows[other]
-                and cell.value != 0
-                and cell.printed.value == rows[other][metric].printed.value
+                if metric in rows[other] and cell.value != 0 and cell.printed.value == rows[other][metric].printed.value
             ]
             if len(shared) >= 3:
                 findings.append(_twin_finding(rows[key], rows[other], shared))
@@ -162,4 +169,3 @@ def _twin_finding(row: Mapping[str, Cell], other: Mapping[str, Cell], shared: li
         sentence=f"{table_name(first)}, {first.dataset}: {first.model} and {second.model} have the same digits for "
         f"{', '.join(shared)}.",
     )
-

@@ -88,9 +88,13 @@ def _floor_finding(cells: list[Cell], floor: dict[str, Figure], below: list[str]
         dataset=any_floor.dataset,
         printed=listed,
         expected=f"{any_floor.model} {floor[metric].value:.2f}",
-        evidence={"floor": {m: f.value for m, f in floor.items()}, "below": below, "seen_items": any_floor.seen_items},
-        sentence=f"{any_floor.dataset}: untrained {any_floor.model} counts reach {metric} {floor[metric].value:.2f} with "
-        f"seen items {any_floor.seen_items}; printed below it on every metric: {listed}.",
+        evidence={
+            "floor": {m: f.value for m, f in floor.items()},
+            "below": below,
+            "seen_items": any_floor.seen_items,
+        },
+        sentence=f"{any_floor.dataset}: untrained {any_floor.model} counts reach {metric} {floor[metric].value:.2f} "
+        f"with seen items {any_floor.seen_items}; printed below it on every metric: {listed}.",
     )
 
 
@@ -130,13 +134,15 @@ def _others_finding(cell: Cell, others: list[Figure]) -> Finding:
             "is_within": low <= cell.value <= high,
             "share_of_best": cell.value / high,
         },
-        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {cell.metric} printed {cell.printed.text}; in others' "
-        f"hands {_span(values)} (all protocols; {kept_said}), {len(others)} in number: "
+        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {cell.metric} printed {cell.printed.text}; in "
+        f"others' hands {_span(values)} (all protocols; {kept_said}), {len(others)} in number: "
         f"{100 * cell.value / high:.0f}% of the best of them.",
     )
 
 
-def check_best_baseline(cells: Iterable[Cell], figures: Iterable[Figure], method: str, metric: str = "HR@10") -> Outcome:
+def check_best_baseline(
+    cells: Iterable[Cell], figures: Iterable[Figure], method: str, metric: str = "HR@10"
+) -> Outcome:
     """List baselines that in others' hands pass the printed figure of the method."""
     cells = list(cells)
     trained = [f for f in figures if f.training != UNTRAINED and f.metric == metric]
@@ -175,8 +181,8 @@ def _above_finding(ours: Cell, baseline: str, above: list[Figure]) -> Finding:
         printed=f"{ours.model} {ours.printed.text}",
         expected=f"{baseline} {min(values):.2f} to {max(values):.2f}",
         evidence={"figures": [f.as_dict() for f in above]},
-        sentence=f"{ours.dataset}: {baseline} reaches {ours.metric} {' and '.join(said)} in others' hands; {ours.model} is "
-        f"printed at {ours.printed.text}.",
+        sentence=f"{ours.dataset}: {baseline} reaches {ours.metric} {' and '.join(said)} in others' hands; "
+        f"{ours.model} is printed at {ours.printed.text}.",
     )
 
 

@@ -68,10 +68,12 @@ def _flat_energy() -> Finding:
         claims=("energy-needed",),
         printed="eq 13, eq 14",
         expected="a loss that a constant energy does not minimise",
-        evidence={"proof": "S = 0 makes every term of eq 13 zero for every sigma; no term is negative; eq 12 does not contain S."},
-        sentence="Eq 13 has a trivial minimum: for every sigma a constant energy (S = 0 everywhere) makes it zero. Nothing in "
-        "eq 14 keeps the energy from going flat, and the correction x - Omega S(x) is then the identity. Whether it does "
-        "is for runs to measure.",
+        evidence={
+            "proof": "S = 0 makes every term of eq 13 zero for every sigma; no term is negative; eq 12 has no S."
+        },
+        sentence="Eq 13 has a trivial minimum: for every sigma a constant energy (S = 0 everywhere) makes it zero. "
+        "Nothing in eq 14 keeps the energy from going flat, and the correction x - Omega S(x) is then the identity. "
+        "Whether it does is for runs to measure.",
     )
 
 
@@ -87,8 +89,9 @@ def _correction_sign() -> Finding:
             "proof": "the loss is zero at g = (y - x) / (1 - s); x - 0.1 g - y = (x - y) (1 + 0.1 / (1 - s))",
             "distance_factor_at_s_0.5": 1 + RELEASED_STEP / 0.5,
         },
-        sentence="In the released code the loss is smallest where the learned gradient points from the prediction to the "
-        "target, and inference subtracts that gradient: at the minimum the correction moves away from the target.",
+        sentence="In the released code the loss is smallest where the learned gradient points from the prediction "
+        "to the target, and inference subtracts that gradient: at the minimum the correction moves away from the "
+        "target.",
     )
 
 
@@ -103,8 +106,8 @@ def _schedule() -> tuple[Finding, ...]:
         printed="early steps: high noise (0.9)",
         expected=f"beta_1 = {beta_T[0]:.3f}, largest {beta_T.max():.3f}",
         evidence={"T": RELEASED_STEPS, "beta_1": float(beta_T[0]), "largest": float(beta_T.max())},
-        sentence=f"The text around eq 5 calls early steps 'high noise (0.9)'; the formula gives {beta_T[0]:.3f} at the first "
-        f"of {RELEASED_STEPS} steps and at most {beta_T.max():.3f}.",
+        sentence=f"The text around eq 5 calls early steps 'high noise (0.9)'; the formula gives {beta_T[0]:.3f} at "
+        f"the first of {RELEASED_STEPS} steps and at most {beta_T.max():.3f}.",
     )
     scale = Finding(
         id="equations/schedule-length",
@@ -119,9 +122,9 @@ def _schedule() -> tuple[Finding, ...]:
             "steps_above_0.01_of_1000": int((long_alpha_bar_T > 0.01).sum()),
             "underflows_float32": bool(long_alpha_bar_T[-1] < FLOAT32_TINY),
         },
-        sentence=f"The schedule of eq 5 does not scale with T: {int((alpha_bar_T > 0.01).sum())} of 32 steps keep alpha_bar "
-        f"above 0.01 (alpha_bar_32 = {alpha_bar_T[-1]:.1e}), and {int((long_alpha_bar_T > 0.01).sum())} of 1000 "
-        f"(alpha_bar_1000 = {long_alpha_bar_T[-1]:.0e}, zero in float32).",
+        sentence=f"The schedule of eq 5 does not scale with T: {int((alpha_bar_T > 0.01).sum())} of 32 steps keep "
+        f"alpha_bar above 0.01 (alpha_bar_32 = {alpha_bar_T[-1]:.1e}), and {int((long_alpha_bar_T > 0.01).sum())} of "
+        f"1000 (alpha_bar_1000 = {long_alpha_bar_T[-1]:.0e}, zero in float32).",
     )
     return early, scale
 
@@ -135,8 +138,8 @@ _NOTATION = (
         "scalar-energy",
         "eq 10: S maps d to 2d to 1",
         "a vector in R^d",
-        "Eq 10 makes S a scalar; eq 13 and the correction x - S(x) need a vector. Shapes agree only if S is the gradient "
-        "of a scalar energy.",
+        "Eq 10 makes S a scalar; eq 13 and the correction x - S(x) need a vector. Shapes agree only if S is the "
+        "gradient of a scalar energy.",
     ),
     _notation(
         "variance-as-deviation",

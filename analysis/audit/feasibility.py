@@ -101,9 +101,7 @@ def _stretch(
     )
 
 
-def _growth(
-    cells: dict[tuple[str, int], Cell], metric: str, cutoffs: tuple[int, int]
-) -> tuple[float, Interval]:
+def _growth(cells: dict[tuple[str, int], Cell], metric: str, cutoffs: tuple[int, int]) -> tuple[float, Interval]:
     low, high = cutoffs
     end = cells[metric, high]
     if low == 0:
@@ -175,8 +173,8 @@ def _stretch_finding(row: Row, broken: list[Stretch]) -> Finding:
         printed="; ".join(f"{s.found:.4f}" for s in broken),
         expected="; ".join(f"[{s.allowed.lo:.4f}, {s.allowed.hi:.4f}]" for s in broken),
         evidence={"model": cell.model, "stretches": [s.as_dict() for s in broken]},
-        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {'; '.join(parts)}. "
-        "No single ranking gives these figures.",
+        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {'; '.join(parts)}. No single ranking gives "
+        "these figures.",
     )
 
 

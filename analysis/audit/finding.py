@@ -10,12 +10,25 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["impossible", "error in arithmetic", "inconsistent", "unsupported", "context", "holds"]
-KINDS: tuple[str, ...] = ("impossible", "error in arithmetic", "inconsistent", "unsupported", "context", "holds")
+KINDS: tuple[str, ...] = (
+    "impossible",
+    "error in arithmetic",
+    "inconsistent",
+    "unsupported",
+    "context",
+    "holds",
+)
 # Kinds that contradict something printed. The other two inform.
 ALARMS: frozenset[str] = frozenset(KINDS[:4])
 
 Status = Literal["holds", "holds in direction only", "not reproduced", "contradicted", "undecided"]
-STATUSES: tuple[str, ...] = ("holds", "holds in direction only", "not reproduced", "contradicted", "undecided")
+STATUSES: tuple[str, ...] = (
+    "holds",
+    "holds in direction only",
+    "not reproduced",
+    "contradicted",
+    "undecided",
+)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def _split(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]
     for column in header:
         if column not in REQUIRED + OPTIONAL:
             raise ValueError(
-                f"{path}, line {number}: column {column!r} is unknown; legal columns are {', '.join(REQUIRED + OPTIONAL)}"
+                f"{path}, line {number}: column {column!r} is unknown; legal columns are "
+                f"{', '.join(REQUIRED + OPTIONAL)}"
             )
     for column in REQUIRED:
         if column not in header:
@@ -109,7 +110,9 @@ class _RowReader:
     def key(self) -> tuple[str, str, str]:
         for column in REQUIRED:
             if not self.get(column):
-                raise self.error(f"{column} is empty; fill it in, or write '-' as value for a cell that was not printed")
+                raise self.error(
+                    f"{column} is empty; fill it in, or write '-' as value for a cell that was not printed"
+                )
         return self.get("dataset"), self.metric(), self.get("model")
 
     def metric(self) -> str:
@@ -141,7 +144,9 @@ class _RowReader:
     def note_users(self, users: dict[str, int]) -> None:
         count, dataset = self.count("users"), self.get("dataset")
         if count is not None and users.setdefault(dataset, count) != count:
-            raise self.error(f"users {count} for {dataset}, but {users[dataset]} above; a dataset has one number of users")
+            raise self.error(
+                f"users {count} for {dataset}, but {users[dataset]} above; a dataset has one number of users"
+            )
 
     def cell(self, table: str) -> Cell:
         metric, value, std = self.metric(), self.number("value"), self.number("std")
@@ -152,7 +157,9 @@ class _RowReader:
         if split_metric(metric):
             value, std = value.scaled(UNITS[unit]), std.scaled(UNITS[unit]) if std else None
             if not 0 <= value.value <= 100:
-                raise self.error(f"{metric} {value.text} is outside 0 to {100 // UNITS[unit]} {unit}; correct value or unit")
+                raise self.error(
+                    f"{metric} {value.text} is outside 0 to {100 // UNITS[unit]} {unit}; correct value or unit"
+                )
         p = self.number("p")
         if p is not None and not 0 <= p.value <= 1:
             raise self.error(f"p {p.text} is outside 0 to 1")
@@ -183,7 +190,8 @@ def _refuse_missing(path: Path, cells: list[Cell], absent: set[tuple[str, str, s
             if metric not in row and (dataset, metric, model) not in absent:
                 line = min(cell.line for cell in row.values())
                 raise ValueError(
-                    f"{path}, line {line}: {model} on {dataset} has no {metric} although other models have; add the row, "
+                    f"{path}, line {line}: {model} on {dataset} has no {metric} although other models have; "
+                    f"add the row, "
                     "with value '-' if it was not printed"
                 )
 
@@ -212,7 +220,9 @@ def _is_stray_fraction(cell: Cell, row: Row, peers: list[float]) -> bool:
     beside_column = cell.value * FRACTION_GAP < centre and centre / 5 < 100 * cell.value < 5 * centre
     key = split_metric(cell.metric)
     partners = [
-        other.value for other in row.values() if (k := split_metric(other.metric)) and key and k[1] == key[1] and k != key
+        other.value
+        for other in row.values()
+        if (k := split_metric(other.metric)) and key and k[1] == key[1] and k != key
     ]
     # At one cut-off HR, NDCG and MRR are within a factor of the cut-off's weakest gain of each other.
     beside_row = any(cell.value * FRACTION_GAP < other and 100 * cell.value < 5 * other for other in partners)
@@ -221,6 +231,7 @@ def _is_stray_fraction(cell: Cell, row: Row, peers: list[float]) -> bool:
 
 def _fraction_error(path: Path, cell: Cell, reason: str) -> ValueError:
     return ValueError(
-        f"{path}, line {cell.line}: {cell.metric} {cell.printed.text} looks like a fraction ({reason}); multiply by 100, or "
+        f"{path}, line {cell.line}: {cell.metric} {cell.printed.text} looks like a fraction ({reason}); "
+        f"multiply by 100, or "
         "add a column unit with 'fraction' in it"
     )

@@ -91,6 +91,7 @@ def _table_outcomes(paper: Paper) -> list[Outcome]:
         statements.check_sparse_gains(paper.table("2"), ("Beauty", "Toys"), "ML-1M"),
         statements.check_spread(paper.table("2")),
         summarise_whole_counts(cells, paper.users),
+        whole_counts.check_single_run(cells, paper.users),
     ]
 
 
@@ -130,9 +131,13 @@ def summarise_whole_counts(cells: list[Cell], users: dict[str, int]) -> Outcome:
         claims=("five-runs",),
         printed=f"{outcome.checked} HR cells",
         expected="plain means over all users of five runs",
-        evidence={"tested": outcome.checked, "not_a_plain_mean": count, "rows": [f.id for f in outcome.findings]},
-        sentence=f"{count} of {outcome.checked} HR cells cannot be the plain mean of {NUM_RUNS} runs over all users (no whole "
-        "number of hits gives them). The released evaluation averages batch means of unequal size, which would explain "
-        "it; so would another number of runs or users left out.",
+        evidence={
+            "tested": outcome.checked,
+            "not_a_plain_mean": count,
+            "rows": [f.id for f in outcome.findings],
+        },
+        sentence=f"{count} of {outcome.checked} HR cells cannot be the plain mean of {NUM_RUNS} runs over all users "
+        "(no whole number of hits gives them). The released evaluation averages batch means of unequal size, which "
+        "would explain it; so would another number of runs or users left out.",
     )
     return replace(outcome, findings=(finding,))

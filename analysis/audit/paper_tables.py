@@ -10,7 +10,13 @@ from analysis.audit.cells import Cell
 from analysis.audit.printed import Printed
 
 HERE = Path(__file__).parent
-SUBJECT_COLUMN = {"2": "model", "3": "variant", "4": "energy_function", "6": "correction_steps", "7": "method"}
+SUBJECT_COLUMN = {
+    "2": "model",
+    "3": "variant",
+    "4": "energy_function",
+    "6": "correction_steps",
+    "7": "method",
+}
 NUM_RUNS = 5  # caption of Table 2
 
 

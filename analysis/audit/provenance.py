@@ -78,9 +78,7 @@ def check(cells: Iterable[Cell], earlier: Iterable[EarlierRow]) -> Outcome:
     """List printed rows that share three figures or more with an earlier row."""
     cells, earlier = list(cells), list(earlier)
     rows = rows_of(cells)
-    matches = [
-        match(row, old) for (_, dataset, _), row in rows.items() for old in earlier if old.dataset == dataset
-    ]
+    matches = [match(row, old) for (_, dataset, _), row in rows.items() for old in earlier if old.dataset == dataset]
     found = [m for m in matches if len(m.equal) >= MIN_EQUAL]
     findings = [_match_finding(m) for m in found]
     findings += [
@@ -117,9 +115,9 @@ def _match_finding(found: Match) -> Finding:
             "offsets": {metric: float(value) for metric, value in found.offsets.items()},
             "earlier_figures": {metric: printed.text for metric, printed in earlier.figures.items()},
         },
-        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {len(found.equal)} of {len(earlier.figures)} figures "
-        f"({', '.join(found.equal)}) equal those of {earlier.model} in an earlier {earlier.kind}, digit for digit."
-        f"{extra} {earlier.description}",
+        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {len(found.equal)} of {len(earlier.figures)} "
+        f"figures ({', '.join(found.equal)}) equal those of {earlier.model} in an earlier {earlier.kind}, digit for "
+        f"digit.{extra} {earlier.description}",
     )
 
 
@@ -132,7 +130,9 @@ def _same_offsets_elsewhere(found: Match, rows: Iterable[Row]) -> list[Finding]:
         if not is_candidate or _is_feasible(row) or not set(found.offsets) <= set(row):
             continue
         lowered = {
-            metric: replace(c, printed=replace(c.printed, value=c.printed.value - found.offsets.get(metric, Decimal(0))))
+            metric: replace(
+                c, printed=replace(c.printed, value=c.printed.value - found.offsets.get(metric, Decimal(0)))
+            )
             for metric, c in row.items()
         }
         if _is_feasible(lowered):
@@ -156,6 +156,6 @@ def _offset_finding(found: Match, row: Row) -> Finding:
         printed="not possible for one ranking",
         expected="possible with the same amounts taken off",
         evidence={"model": cell.model, "offsets": {m: float(v) for m, v in found.offsets.items()}},
-        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: this row is not possible for one ranking as printed; "
-        f"with the amounts found in the {found.cell.model} row taken off ({amounts}) it is.",
+        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: this row is not possible for one ranking as "
+        f"printed; with the amounts found in the {found.cell.model} row taken off ({amounts}) it is.",
     )

@@ -23,7 +23,24 @@ def check_code(rows: Iterable[dict[str, str]]) -> Outcome:
         question="Does the released code run, and is it the method of the paper?",
         checked=len(findings),
         held=sum(not finding.is_alarm for finding in findings),
-        findings=findings,
+        findings=(_summary(findings), *findings) if findings else (),
+    )
+
+
+def _summary(findings: tuple[Finding, ...]) -> Finding:
+    effects = [finding.evidence["effect"] for finding in findings]
+    counts = {effect: effects.count(effect) for effect in KIND_OF_EFFECT}
+    return Finding(
+        id="released_code/summary",
+        check="released_code",
+        kind="inconsistent",
+        claims=("released-code",),
+        printed=REPOSITORY,
+        expected="the paper's method, able to run",
+        evidence=counts | {"repository": REPOSITORY, "commit": COMMIT},
+        sentence=f"As released (commit {COMMIT[:7]}) the code does not run: {counts['stops it']} defects stop it. In "
+        f"{counts['departs from the paper']} places it departs from the paper's equations or settings, and "
+        f"{counts['protocol']} choices of protocol are not in the paper.",
     )
 
 
@@ -75,6 +92,9 @@ def _data_finding(file: DatasetRow, different: list[tuple[str, int, int]]) -> Fi
         dataset=file.dataset,
         printed=", ".join(f"{name} {printed}" for name, printed, _ in different),
         expected=", ".join(f"{name} {released}" for name, _, released in different),
-        evidence={"counts": {name: {"printed": a, "released": b} for name, a, b in different}, "note": file.note},
+        evidence={
+            "counts": {name: {"printed": a, "released": b} for name, a, b in different},
+            "note": file.note,
+        },
         sentence=f"{file.dataset}: the released file has {said}. {file.note}",
     )

@@ -18,7 +18,7 @@ from math import comb, sqrt
 from scipy.special import stdtr, stdtrit
 
 from analysis.audit.cells import Cell, best_of, columns_of, table_name
-from analysis.audit.finding import Finding, Outcome
+from analysis.audit.finding import KINDS, Finding, Outcome
 from analysis.audit.printed import EPSILON, Interval
 
 MAX_RUNS = 100_000
@@ -150,21 +150,34 @@ def check(cells: Iterable[Cell], claimed_below: float | None = None) -> Outcome:
             rivals = [cell for cell in column if cell.model != ours.model]
             if ours.p is None or not rivals:
                 continue
-            rival = best_of(rivals)
-            pair = sample_of(ours), sample_of(rival)
-            if pair[0] is None or pair[1] is None:
+            tried = [
+                _p_finding((ours, rival), (a, b), claimed_below)
+                for rival in _best_rivals(rivals)
+                if (a := sample_of(ours)) and (b := sample_of(rival))
+            ]
+            if not tried:
                 continue
+            finding = max(tried, key=lambda finding: KINDS.index(finding.kind))  # the mildest
             checked += 1
-            finding = _p_finding((ours, rival), (pair[0], pair[1]), claimed_below)
             held += not finding.is_alarm
             findings.append(finding)
     alarms = tuple(finding for finding in findings if finding.is_alarm)
-    return Outcome("p_values", "Can the printed p come from the printed means, deviations and runs?", checked, held, alarms)
+    return Outcome(
+        "p_values",
+        "Can the printed p come from the printed means, deviations and runs?",
+        checked,
+        held,
+        alarms,
+    )
 
 
-def _p_finding(
-    cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed_below: float | None
-) -> Finding:
+def _best_rivals(rivals: list[Cell]) -> list[Cell]:
+    """The best other model and any that rounding may have tied with it."""
+    best = best_of(rivals)
+    return [rival for rival in rivals if rival.interval.meets(best.interval)]
+
+
+def _p_finding(cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed_below: float | None) -> Finding:
     ours, rival = cells
     assert ours.p is not None
     claimed = ours.p.interval.hi if claimed_below is None else claimed_below
@@ -195,8 +208,8 @@ def _p_finding(
             "exact_paired_floor": exact_floor(n),
             "rank_sum_floor": rank_sum_floor(n, samples[1].n),
         },
-        sentence=f"{table_name(ours)}, {ours.dataset} {ours.metric}, {ours.model} against {rival.model}, {n} runs: printed "
-        f"{printed}; the printed means and deviations give Welch p = {welch:.2g}. {tail}"
+        sentence=f"{table_name(ours)}, {ours.dataset} {ours.metric}, {ours.model} against {rival.model}, {n} runs: "
+        f"printed {printed}; the printed means and deviations give Welch p = {welch:.2g}. {tail}"
         + (f" At that effect Welch p < {claimed:g} takes {needed} runs." if needed and needed > n else ""),
     )
 
@@ -205,11 +218,14 @@ def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: in
     if claimed >= welch_floor:
         return "holds", ""
     if paired_floor is None and claimed < welch_floor / 2:
-        return "impossible", f"No rounding takes it below {welch_floor:.2g} two-sided, and unequal runs cannot be paired."
+        return (
+            "impossible",
+            f"No rounding takes it below {welch_floor:.2g} two-sided, and unequal runs cannot be paired.",
+        )
     if paired_floor is not None and claimed < paired_floor / 2:
         return (
             "impossible",
-            f"Even a paired t-test with perfectly correlated runs at the most favourable rounding gives p >= "
+            "Even a paired t-test with perfectly correlated runs at the most favourable rounding gives p >= "
             f"{paired_floor:.2g}: with {n} runs the claim is out of reach.",
         )
     return (
@@ -221,7 +237,9 @@ def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: in
 def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:
     """Compare printed p digits with a caption that says p < `claimed_below`."""
     printed = [cell for cell in cells if cell.p is not None]
-    above = [cell for cell in printed if cell.p is not None and not cell.p.is_upper_bound and float(cell.p) >= claimed_below]
+    above = [
+        cell for cell in printed if cell.p is not None and not cell.p.is_upper_bound and float(cell.p) >= claimed_below
+    ]
     findings = ()
     if above:
         p = above[0].p
@@ -234,13 +252,21 @@ def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:
                 claims=("p-below-0.001",),
                 printed=f"p = {p.text}",
                 expected=f"p < {claimed_below:g}",
-                evidence={"cells": [cell.id for cell in above], "rounded_from": [p.interval.lo, p.interval.hi]},
-                sentence=f"{table_name(above[0])} prints p = {p.text} in {len(above)} of {len(printed)} rows; its caption "
-                f"says p < {claimed_below:g}. A printed {p.text} stands for {p.interval.lo:g} to {p.interval.hi:g}.",
+                evidence={
+                    "cells": [cell.id for cell in above],
+                    "rounded_from": [p.interval.lo, p.interval.hi],
+                },
+                sentence=f"{table_name(above[0])} prints p = {p.text} in {len(above)} of {len(printed)} rows; its "
+                f"caption says p < {claimed_below:g}. A printed {p.text} stands for {p.interval.lo:g} to "
+                f"{p.interval.hi:g}.",
             ),
         )
     return Outcome(
-        "p_caption", "Do printed p-values agree with their caption?", len(printed), len(printed) - len(above), findings
+        "p_caption",
+        "Do printed p-values agree with their caption?",
+        len(printed),
+        len(printed) - len(above),
+        findings,
     )
 
 
@@ -256,8 +282,14 @@ def check_exact_floor(num_runs: int, claimed_below: float) -> Outcome:
         claims=("significant-all", "p-below-0.001"),
         printed=f"p < {claimed_below:g}, {num_runs} runs",
         expected=f"p >= {floor:g} (sign-flip, Wilcoxon signed-rank), p >= {rank_sum:.4f} (rank-sum)",
-        evidence={"runs": num_runs, "sign_flip_floor": floor, "wilcoxon_floor": floor, "rank_sum_floor": rank_sum},
-        sentence=f"With {num_runs} runs an exact two-sided sign-flip or Wilcoxon signed-rank test cannot go below {floor:g} "
-        f"and a rank-sum test not below {rank_sum:.4f}; p < {claimed_below:g} needs a test that assumes a distribution.",
+        evidence={
+            "runs": num_runs,
+            "sign_flip_floor": floor,
+            "wilcoxon_floor": floor,
+            "rank_sum_floor": rank_sum,
+        },
+        sentence=f"With {num_runs} runs an exact two-sided sign-flip or Wilcoxon signed-rank test cannot go below "
+        f"{floor:g} and a rank-sum test not below {rank_sum:.4f}; p < {claimed_below:g} needs a test that assumes a "
+        "distribution.",
     )
     return Outcome("exact_floor", "Could an exact test on so few runs give the claimed p?", 1, int(holds), (finding,))

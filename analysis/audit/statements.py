@@ -56,8 +56,8 @@ def _ordering_finding(claim: Claim, pairs: list[tuple[Cell, Cell]], good: list[t
         printed=claim.statement,
         expected=f"{len(pairs)} of {len(pairs)} comparisons",
         evidence={"comparisons": len(pairs), "in_claimed_order": len(good), "against": bad},
-        sentence=f"{claim.source}: {claim.statement} {len(good)} of {len(pairs)} printed comparisons have that order."
-        + (f" Not: {', '.join(bad)}." if bad else ""),
+        sentence=f"{claim.source}: {claim.statement} {len(good)} of {len(pairs)} printed comparisons have "
+        f"that order." + (f" Not: {', '.join(bad)}." if bad else ""),
     )
 
 
@@ -67,9 +67,7 @@ def check_sparse_gains(cells: Iterable[Cell], sparse: tuple[str, ...], dense: st
     for cell in cells:
         if cell.improvement is not None:
             gains.setdefault(cell.dataset, {})[cell.metric] = float(cell.improvement)
-    larger = {
-        name: [metric for metric, gain in gains[name].items() if gain > gains[dense][metric]] for name in sparse
-    }
+    larger = {name: [metric for metric, gain in gains[name].items() if gain > gains[dense][metric]] for name in sparse}
     means = {name: mean(gains[name].values()) for name in (*sparse, dense)}
     partial = [name for name in sparse if len(larger[name]) < len(gains[dense])]
     total = len(gains[dense])
@@ -85,7 +83,9 @@ def check_sparse_gains(cells: Iterable[Cell], sparse: tuple[str, ...], dense: st
         sentence=f"Table 2: the claimed improvement exceeds that on {dense} (mean {means[dense]:.2f}%) on {counts}.",
     )
     held = sum(len(metrics) for metrics in larger.values())
-    return Outcome("sparse_gains", "Are the printed gains larger on sparse data?", total * len(sparse), held, (finding,))
+    return Outcome(
+        "sparse_gains", "Are the printed gains larger on sparse data?", total * len(sparse), held, (finding,)
+    )
 
 
 def check_spread(cells: Iterable[Cell]) -> Outcome:
@@ -100,7 +100,13 @@ def check_spread(cells: Iterable[Cell]) -> Outcome:
         printed="significantly outperforms all baselines on three datasets",
         expected="standard deviations or p-values",
         evidence={"cells": len(cells), "without_spread": len(bare)},
-        sentence=f"Table 2 prints neither a deviation nor a p-value for {len(bare)} of {len(cells)} cells, so no statement of "
-        "significance about HR or NDCG can be checked from it.",
+        sentence=f"Table 2 prints neither a deviation nor a p-value for {len(bare)} of {len(cells)} cells, so no "
+        "statement of significance about HR or NDCG can be checked from it.",
     )
-    return Outcome("spread", "Does the table behind a significance claim print spreads?", len(cells), len(cells) - len(bare), (finding,))
+    return Outcome(
+        "spread",
+        "Does the table behind a significance claim print spreads?",
+        len(cells),
+        len(cells) - len(bare),
+        (finding,),
+    )

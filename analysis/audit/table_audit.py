@@ -10,8 +10,11 @@ from analysis.audit.finding import Outcome
 from analysis.audit.paper_audit import Audit, with_holds
 
 
-def table_outcomes(cells: Iterable[Cell], users: Mapping[str, int] | None = None) -> list[Outcome]:
-    """Run every check on the cells of one table. users: number of test users by dataset, where known."""
+def table_outcomes(cells: Iterable[Cell], users: Mapping[str, int] | None = None, num_runs: int = 1) -> list[Outcome]:
+    """Run every check on the cells of one table.
+
+    users: number of test users by dataset, where known; num_runs: runs behind a cell that states no n.
+    """
     cells = list(cells)
     outcomes = [
         feasibility.check(cells),
@@ -20,11 +23,13 @@ def table_outcomes(cells: Iterable[Cell], users: Mapping[str, int] | None = None
         consistency.check_twins(cells),
     ]
     if users:
-        outcomes.append(whole_counts.check(cells, users))
+        outcomes.append(whole_counts.check(cells, users, num_runs))
     return outcomes
 
 
-def audit_table(title: str, cells: Iterable[Cell], users: Mapping[str, int] | None = None) -> Audit:
+def audit_table(
+    title: str, cells: Iterable[Cell], *, users: Mapping[str, int] | None = None, num_runs: int = 1
+) -> Audit:
     """Audit one table.
 
     Raises ValueError if `users` names a dataset that the table does not have.
@@ -34,4 +39,5 @@ def audit_table(title: str, cells: Iterable[Cell], users: Mapping[str, int] | No
     unknown = sorted(set(users or {}) - set(datasets))
     if unknown:
         raise ValueError(f"--users names {', '.join(unknown)}; the table has {', '.join(datasets)}")
-    return Audit(title=title, outcomes=tuple(with_holds(outcome) for outcome in table_outcomes(cells, users)))
+    outcomes = table_outcomes(cells, users, num_runs)
+    return Audit(title=title, outcomes=tuple(with_holds(outcome) for outcome in outcomes))

@@ -81,7 +81,58 @@ def _finding(tested: list[Cell], failed: list[Cell], num_users: int, num_runs: i
             "failed": [cell.metric for cell in failed],
             "runs_from_1_to_10_that_fit": fits,
         },
-        sentence=f"{table_name(first)}, {first.dataset}, {first.model}: {listed} cannot be the plain mean of {runs_said} "
-        f"over {num_users} users. Another weighting (means of batch means), users left out or another number of runs "
-        "would void this test.",
+        sentence=f"{table_name(first)}, {first.dataset}, {first.model}: {listed} cannot be the plain mean of "
+        f"{runs_said} over {num_users} users. Another weighting (means of batch means), users left out or another "
+        "number of runs would void this test.",
+    )
+
+
+def check_single_run(cells: list[Cell], users: Mapping[str, int]) -> Outcome:
+    """List rows whose three or more HR figures are all whole numbers of hits of ONE run over all users.
+
+    Source: a sum of R runs is a multiple of R at all of m cut-offs by chance about once in R^m.
+    """
+    findings, checked = [], 0
+    for row in rows_of(cells).values():
+        hits = [cell for metric, cell in row.items() if metric.startswith("HR@") and cell.dataset in users]
+        if len(hits) < 3 or not all(has_power(cell.printed, users[cell.dataset], 1) for cell in hits):
+            continue
+        checked += 1
+        if all(is_mean_of_counts(cell.printed, users[cell.dataset], 1) for cell in hits):
+            findings.append(_single_run_finding(hits, users[hits[0].dataset]))
+    return Outcome(
+        check="single_run",
+        question="Are there rows whose HR figures are whole numbers of hits of one run?",
+        checked=checked,
+        held=checked - len(findings),
+        findings=tuple(findings),
+    )
+
+
+def _single_run_finding(hits: list[Cell], num_users: int) -> Finding:
+    first = hits[0]
+    counts = [round(cell.value / 100 * num_users) for cell in hits]
+    chance = 1.0
+    for cell in hits:
+        chance *= min(1.0, 2 * float(cell.printed.half) * num_users / 100)
+    listed = ", ".join(
+        f"{cell.metric} {cell.printed.text} = {n}/{num_users}" for cell, n in zip(hits, counts, strict=True)
+    )
+    return Finding(
+        id=f"single_run/T{first.table}/{first.dataset}/{first.model}",
+        check="single_run",
+        kind="context",
+        claims=("five-runs", *(cell.id for cell in hits)),
+        dataset=first.dataset,
+        printed=", ".join(cell.printed.text for cell in hits),
+        expected="means of five runs",
+        evidence={
+            "model": first.model,
+            "users": num_users,
+            "hits": counts,
+            "chance_for_arbitrary_digits": chance,
+        },
+        sentence=f"{table_name(first)}, {first.dataset}, {first.model}: every HR is a whole number of hits of one "
+        f"run over all users ({listed}). Arbitrary digits would do so with chance {chance:.0e}; sums of five runs, "
+        f"about once in {5 ** len(hits)}.",
     )
