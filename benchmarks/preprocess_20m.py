@@ -47,7 +47,12 @@ def generate(path: Path, actions: int) -> None:
 
 def measure(folder: Path, raw: Path) -> dict[str, float]:
     """Run the command line that the workflow runs, in a process of its own."""
-    spec = {"display": "Generated", "format": "inter", "file": str(raw), "filter": {"min_user": 5, "min_item": 5}}
+    spec = {
+        "display": "Generated",
+        "format": "inter",
+        "file": str(raw),
+        "filter": {"min_user": 5, "min_item": 5},
+    }
     command = [sys.executable, "-m", "workflow.scripts.preprocess", "--dataset", "generated"]
     command += ["--spec", json.dumps(spec), "--source", str(raw)]
     command += ["--sequences", str(folder / "sequences.npz"), "--stats", str(folder / "stats.json")]

@@ -1,4 +1,4 @@
-"""Raw files as streams: plain, gzip, or one named member of a zip archive. Nothing is ever unpacked to disk."""
+"""Raw files as streams: plain, gzip, or one member of a zip archive. Nothing is ever unpacked to disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def open_bytes(path: str | Path, member: str | None = None) -> Iterator[IO[bytes
             start = file.read(4)
             file.seek(0)
             if start == b"PK\x03\x04":
-                with zipfile.ZipFile(file) as archive, archive.open(_checked(archive, path, member)) as stream:
+                with (
+                    zipfile.ZipFile(file) as archive,
+                    archive.open(_checked(archive, path, member)) as stream,
+                ):
                     yield stream
             elif start[:2] == b"\x1f\x8b":
                 with gzip.open(file, "rb") as stream:

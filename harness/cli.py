@@ -10,10 +10,10 @@ Main = Callable[[Sequence[str] | None], int | None]
 
 
 def run(main: Main, argv: Sequence[str] | None = None) -> int:
-    """Call `main(argv)` and return its exit code; a user's or a file's mistake becomes one `error:` line and 1.
+    """Call `main(argv)` and return its exit code; a user's or a file's mistake becomes one `error:` line.
 
-    ValueError and OSError are mistakes of that kind, by the convention of this repository; everything else is a
-    bug and keeps its traceback. ALIGNDIFF_TRACEBACK=1 shows the traceback of both.
+    ValueError and OSError are mistakes of that kind, by the convention of this repository; everything else
+    is a bug and keeps its traceback. ALIGNDIFF_TRACEBACK=1 shows the traceback of both.
     """
     try:
         return main(argv) or 0

@@ -99,7 +99,7 @@ class DatasetSpec:
         if self.file is not None:
             return Path(self.file)
         if not self.urls:
-            raise ValueError(f"datasets.{name}: set 'file' to a local file, or 'urls' to addresses to fetch it from")
+            raise ValueError(f"datasets.{name}: set 'file' to a local file, or 'urls' to where it can be had")
         return Path(raw_dir) / name / self.urls[0].file_name
 
 

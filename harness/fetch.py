@@ -1,8 +1,8 @@
 """Fetch a raw file: local mirror folder first, then each address in turn, checked before it is put in place.
 
 pooch transfers over HTTP into a temporary file, compares the digest and moves the file into place. It neither
-retries with sense nor looks at what was sent, so the loop over addresses, the back-off and the content checks are
-ours. Nothing is resumed: a file is either whole or absent.
+retries with sense nor looks at what was sent, so the loop over addresses, the back-off and the content checks
+are ours. Nothing is resumed: a file is either whole or absent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.cli import one_line
 from harness.datasets import Address, DatasetSpec, digest_of, matching_address
 from harness.files import replacing
 
-PYPI = re.compile(r"pypi:(?P<requirement>[A-Za-z0-9._-]+==[A-Za-z0-9.]+)!(?P<member>[^!]+)")
+PYPI = re.compile(r"pypi:(?P<requirement>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+)!(?P<member>[^!]+)")
 PIP_SECONDS = 300  # longest time for one wheel
 TRANSIENT_STATUS = (408, 425, 429)  # beside every 5xx
 
@@ -104,9 +104,12 @@ def _sources(
     """Yield the name of each source and how to get the file from it."""
     if mirror is not None:
         if not Path(mirror).is_dir():
-            raise ValueError(f"mirror: the folder {mirror} does not exist; correct the config key mirror or remove it")
+            raise ValueError(f"mirror: the folder {mirror} does not exist; correct or remove the config key mirror")
         for address in {address.file_name: address for address in reversed(spec.urls)}.values():
-            yield str(Path(mirror) / address.file_name), lambda target, a=address: _copy(Path(mirror), a, target)
+            yield (
+                str(Path(mirror) / address.file_name),
+                lambda target, a=address: _copy(Path(mirror), a, target),
+            )
     for address in spec.urls:
         if address.url.startswith("pypi:"):
             yield address.url, lambda target, a=address: _from_package_index(a, target, plan)
@@ -163,8 +166,24 @@ def _from_package_index(address: Address, target: Path, plan: FetchPlan) -> None
     if match is None:
         raise ValueError(f"address {address.url!r}: expected pypi:NAME==VERSION!path/inside/the/wheel")
     with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
-        command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "download"]
-        command += ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--timeout", str(plan.read_timeout)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-input",
+            "download",
+        ]
+        command += [
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--retries",
+            "1",
+            "--timeout",
+            str(plan.read_timeout),
+        ]
         command += ["--dest", folder, match["requirement"]]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=PIP_SECONDS)
@@ -177,8 +196,11 @@ def _from_package_index(address: Address, target: Path, plan: FetchPlan) -> None
         if len(wheels) != 1:
             raise BrokenSourceError("pip left no wheel")
         with replacing(target) as partial:
-            with open_bytes(wheels[0], match["member"]) as stream, open(partial, "wb") as file:
-                shutil.copyfileobj(stream, file)
+            try:
+                with open_bytes(wheels[0], match["member"]) as stream, open(partial, "wb") as file:
+                    shutil.copyfileobj(stream, file)
+            except ValueError as error:  # a damaged wheel, or one without that file
+                raise BrokenSourceError(str(error)) from error
             _check_content(partial, address)
 
 
@@ -203,7 +225,8 @@ def _mismatch(path: Path, addresses: tuple[Address, ...]) -> str:
     """Return the digests found and expected, and the length found."""
     expected = [address.digest for address in addresses if address.digest is not None]
     found = sorted({digest_of(path, digest.partition(":")[0]) for digest in expected})
-    return f"wrong checksum: found {', '.join(found)} ({path.stat().st_size:,} bytes), expected {' or '.join(expected)}"
+    size = path.stat().st_size
+    return f"wrong checksum: found {', '.join(found)} ({size:,} bytes), expected {' or '.join(expected)}"
 
 
 def _verdict(path: Path, spec: DatasetSpec) -> str:
@@ -217,6 +240,6 @@ def _by_hand(dataset: str, spec: DatasetSpec, target: Path, attempts: list[str])
     tried = "; ".join(attempts) or "there is no address to try"
     names = " or ".join(dict.fromkeys(address.file_name for address in spec.urls))
     return (
-        f"{dataset}: could not be fetched. Tried: {tried}. To go on without network, put {names} at {target}, "
-        f"or name a file of yours in the config key datasets.{dataset}.file, or a folder that holds it in the key mirror"
+        f"{dataset}: could not be fetched. Tried: {tried}. To go on without network, put {names} at {target}, or "
+        f"name your file in the config key datasets.{dataset}.file, or a folder that holds it in the key mirror"
     )

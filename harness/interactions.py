@@ -128,7 +128,7 @@ def read_amazon_ratings(path: Path, member: str | None = None) -> Interactions:
 
 
 def read_inter(path: Path, member: str | None = None) -> Interactions:
-    """Read a RecBole .inter file: tab-separated, a header of name:type, with user_id, item_id and timestamp."""
+    """Read a RecBole .inter file: tab-separated, with user_id, item_id and timestamp in its header."""
     with open_bytes(path, member) as stream:
         header = stream.readline(1 << 16).decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
     columns = [name.partition(":")[::2] for name in header]
@@ -174,7 +174,7 @@ def _read_delimited(path: Path, member: str | None, layout: Layout) -> Interacti
             for _ in range(layout.header_lines):
                 stream.readline()
             return _parse_delimited(stream, layout)
-    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors too
+    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:  # pandas' too
         _name_bad_line(path, member, layout)
         raise ValueError(f"{path}: {error}; expected lines of {layout.expected}") from error
 
@@ -199,7 +199,6 @@ def _parse_delimited(stream: IO[bytes], layout: Layout) -> Interactions:
             na_filter=False,
             quoting=csv.QUOTE_NONE,
             encoding="utf-8-sig",
-            float_precision="round_trip",
             chunksize=CHUNK_ROWS,
         ):
             _check_values(chunk, layout)
@@ -272,10 +271,10 @@ def read_sequences(path: Path, member: str | None = None) -> Interactions:
                 continue
             if len(tokens) < 2 or not all(is_label(token, whole=True) and int(token) > 0 for token in tokens):
                 raise ValueError(
-                    f"{path}, line {number}: expected 'user item item ...' in whole numbers from 1, got {line[:80]!r}"
+                    f"{path}, line {number}: expected 'user item item ...', whole numbers from 1, got {line[:80]!r}"
                 )
             if tokens[0] in users.of:
-                raise ValueError(f"{path}, line {number}: expected one line per user, user {tokens[0]} comes again")
+                raise ValueError(f"{path}, line {number}: expected one line per user, but user {tokens[0]} comes again")
             user_N.extend([users.add(tokens[0])] * (len(tokens) - 1))
             item_N.extend([items.add(token) for token in tokens[1:]])
     return _coded(user_N, item_N, None, users, items)

@@ -1,8 +1,8 @@
 """From coded interactions to sequences: duplicates, k-core, chronological order, renumbering, statistics.
 
-The order of the steps: duplicates first (if asked for), then the k-core, then the order within users. Amazon's
-2014 "5-core" files are already filtered, so the 5-core leaves them alone. MovieLens-1M is not: the published
-3,416 items and 999,611 actions need every item to have five actions.
+The order of the steps: duplicates first (if asked for), then the k-core, then the order within users.
+Amazon's 2014 "5-core" files are already filtered, so the 5-core leaves them alone. MovieLens-1M is not: the
+published 3,416 items and 999,611 actions need every item to have five actions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def process(
 ) -> Processed:
     """Filter, order and renumber.
 
-    Users keep the order in which the file first mentions them. Within a user, equal timestamps keep file order.
+    Users keep the order in which the file first mentions them. A user's equal timestamps keep file order.
     Items are numbered 1, 2, ... by first appearance in the result, users concatenated.
 
     Raises ValueError if nothing is left.
@@ -108,8 +108,27 @@ def core_rows(
 def chronological_order(user_N: NDArray[np.int32], time_N: NDArray[np.float64] | None) -> NDArray[np.int64]:
     """Return the rows sorted by user, then time; equal times keep their order (both sorts are stable)."""
     if time_N is None:
-        return np.argsort(user_N, kind="stable")
-    return np.lexsort((time_N, user_N))
+        return stable_order(user_N)
+    by_time = stable_order(time_N)
+    return by_time[stable_order(user_N[by_time])]
+
+
+def stable_order(key_N: NDArray[Any]) -> NDArray[np.int64]:
+    """Return np.argsort(key_N, kind="stable").
+
+    Whole-number keys are packed with their row into one integer each: sorting those is several times faster.
+    """
+    row_bits = len(key_N).bit_length()
+    low, high = key_N.min(), key_N.max()
+    is_whole = bool((key_N == np.floor(key_N)).all())
+    if not is_whole or abs(low) >= 2**53 or int(high - low).bit_length() + row_bits > 62:
+        return np.argsort(key_N, kind="stable")
+    packed_N = (key_N - low).astype(np.int64)
+    packed_N <<= row_bits
+    packed_N |= np.arange(len(key_N))
+    packed_N.sort()
+    packed_N &= (1 << row_bits) - 1
+    return packed_N
 
 
 def renumbered(item_N: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -128,11 +147,12 @@ def fingerprint(sequences: Sequences) -> str:
 
     Items are numbered by first appearance, so two sources agree whatever they call users and items.
     """
-    items, _ = renumbered(sequences.items)
+    items, old_codes = renumbered(sequences.items)
+    name_I = [str(item) for item in range(len(old_codes) + 1)]
     digest = hashlib.sha256()
     ends = sequences.offsets.tolist()
     for start, end in zip(ends[:-1], ends[1:], strict=True):
-        digest.update(f"{' '.join(map(str, items[start:end].tolist()))}\n".encode())
+        digest.update(f"{' '.join([name_I[item] for item in items[start:end].tolist()])}\n".encode())
     return digest.hexdigest()
 
 

@@ -20,7 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mirror", help="folder with files named like the last part of their address")
     parser.add_argument("--tries", type=int, default=FetchPlan.tries, help="per address (default %(default)s)")
     parser.add_argument(
-        "--read-timeout", type=float, default=FetchPlan.read_timeout, help="seconds without a byte (default %(default)s)"
+        "--read-timeout",
+        type=float,
+        default=FetchPlan.read_timeout,
+        help="seconds without a byte (default %(default)s)",
     )
     options = parser.parse_args(argv)
     spec = DatasetSpec.from_mapping(options.dataset, options.spec)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     served = serving_address(name, spec, options.source)
     interactions = read_interactions(options.source, format=served.format or spec.format, member=served.member)
     processed = process(interactions, **dataclasses.asdict(spec.filter), deduplicate=spec.deduplicate)
-    leave_one_out(processed.sequences, dataset=name)  # a user with too few actions is an error now, not in training
+    leave_one_out(processed.sequences, dataset=name)  # too short a user is an error now, not in training
     stats = describe(name, spec, options.source, served, processed)
     check_counts(name, spec, stats)
     write(processed, options.sequences)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{name}: {stats['users']:,} users, {stats['items']:,} items, {stats['actions']:,} actions")
     if stats["community_match"] is False:
         print(
-            f"warning: {name}: the sequences differ from the community's (fingerprint {stats['fingerprint']}, "
+            f"warning: {name}: the sequences differ from the community's (ours {stats['fingerprint']}, "
             f"theirs {spec.community_fingerprint}); equal counts mean that only the order of ties may differ",
             file=sys.stderr,
         )
@@ -58,15 +58,14 @@ def serving_address(name: str, spec: DatasetSpec, source: Path) -> Address:
     if spec.file is None and spec.urls:
         expected = " or ".join(str(address.digest) for address in spec.urls)
         raise ValueError(
-            f"{source}: wrong checksum, found {digest_of(source, 'sha256')} and {digest_of(source, 'md5')}, expected "
-            f"{expected}; delete the file and run again, or name it in datasets.{name}.file to use it all the same"
+            f"{source}: wrong checksum, found {digest_of(source, 'sha256')} and {digest_of(source, 'md5')}, "
+            f"expected {expected}; delete the file and run again, or name it in datasets.{name}.file to use it "
+            f"all the same"
         )
     return Address(url=str(source), member=spec.member, format=spec.format)
 
 
-def describe(
-    name: str, spec: DatasetSpec, source: Path, served: Address, processed: Processed
-) -> dict[str, Any]:
+def describe(name: str, spec: DatasetSpec, source: Path, served: Address, processed: Processed) -> dict[str, Any]:
     """Return what stats.json records: Table 1's row, where it comes from, and what it was compared with."""
     stats = statistics(processed.sequences)
     expected = None if spec.expected is None else dataclasses.asdict(spec.expected)
@@ -108,8 +107,11 @@ def check_counts(name: str, spec: DatasetSpec, stats: dict[str, Any]) -> None:
 
 
 def write(processed: Processed, path: Path) -> None:
-    """Write the sequences, and beside them the id lists: line n of item_ids.txt names item n, of user_ids.txt row n."""
-    for file_name, labels in (("item_ids.txt", processed.item_labels), ("user_ids.txt", processed.user_labels)):
+    """Write the sequences and the id lists: line n of item_ids.txt names item n, of user_ids.txt the n-th row."""
+    for file_name, labels in (
+        ("item_ids.txt", processed.item_labels),
+        ("user_ids.txt", processed.user_labels),
+    ):
         with replacing(path.with_name(file_name)) as partial:
             partial.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     with replacing(path) as partial:
