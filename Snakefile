@@ -1,0 +1,33 @@
+# The whole benchmark: data, training, tables, report. `snakemake -n` prints the plan without running anything.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/datasets.yaml"
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/analysis.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        # Records are listed beside the report, so that a deleted run is run again.
+        RECORDS,
+        f"{OUT}/report.html",
+
+
+onsuccess:
+    print(f"done: report in {OUT}/report.html, tables in {OUT}/tables/")
+
+
+onerror:
+    print(
+        "Some jobs failed; what finished is kept. Run the same command again to resume, or `snakemake partial` for "
+        f"tables of what is there, in {OUT}/partial/."
+    )

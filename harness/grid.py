@@ -1,0 +1,160 @@
+"""The grid of runs that a configuration asks for: which cells, under which settings, with which code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.compute import ComputeSettings
+from harness.digest import ROOT, code_digest, value_sha256
+from harness.methods import METHODS_DIR, Method, builder_file, load_method
+from harness.settings import from_mapping, merge, nearest
+
+TRAIN_SCRIPT = ROOT / "workflow" / "scripts" / "train.py"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One run: a dataset, a method (or a point of a sweep) and a seed."""
+
+    dataset: str
+    method: str
+    seed: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.dataset}/{self.method}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method as the grid runs it: its file, and what a sweep changes.
+
+    weights_of: the contestant whose trained weights are evaluated again; None = trained
+    """
+
+    method: Method
+    overrides: dict[str, Any]
+    display: str
+    weights_of: str | None = None
+
+
+class Grid:
+    """All cells of a configuration and what each needs.  Raises ValueError on unknown methods, datasets or keys."""
+
+    def __init__(self, config: Mapping[str, Any], methods_dir: Path = METHODS_DIR) -> None:
+        self.config, self._methods_dir = config, methods_dir
+        self.contestants: dict[str, Contestant] = {}
+        cells: set[Cell] = set()
+        for block in config["grid"]:
+            for name in block["methods"]:
+                self._add_method(name)
+            cells |= self._product(block["methods"], block)
+        for name, sweep in (config.get("sweeps") or {}).items():
+            cells |= self._product(self._add_sweep(name, sweep), sweep)
+        # A method that reuses weights needs the runs it reuses.
+        for cell in list(cells):
+            origin = self.contestants[cell.method].weights_of
+            if origin:
+                self._add_method(origin)
+                cells.add(Cell(cell.dataset, origin, cell.seed))
+        self.cells = sorted(cells)
+        for name in config.get("overrides") or {}:
+            if name != "all" and name not in self.contestants:
+                known = sorted(self.contestants)
+                raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, known)}")
+        for cell in self.cells:
+            self.settings(cell.dataset, cell.method)
+
+    def _add_method(self, name: str) -> None:
+        if name not in self.contestants:
+            method = load_method(name, self._methods_dir)
+            self.contestants[name] = Contestant(method, {}, method.display, method.reuse_weights)
+
+    def _add_sweep(self, name: str, sweep: Mapping[str, Any]) -> list[str]:
+        """Add one contestant per value: the method with one field changed. Returns their names."""
+        method = load_method(sweep["method"], self._methods_dir)
+        names = []
+        for value in sweep["values"]:
+            point = f"{method.name}.{name}_{value}"
+            overrides = {"model": {sweep["field"]: value}}
+            origin = None if sweep["retrain"] else method.name
+            self.contestants[point] = Contestant(method, overrides, f"{method.display}, {name} = {value}", origin)
+            names.append(point)
+        return names
+
+    def _product(self, methods: list[str], block: Mapping[str, Any]) -> set[Cell]:
+        known = self.config["datasets"]
+        for dataset in block["datasets"]:
+            if dataset not in known:
+                raise ValueError(f"grid: unknown dataset {dataset!r}{nearest(dataset, known)}; known: {', '.join(known)}")
+        return {
+            Cell(dataset, method, seed)
+            for dataset in block["datasets"]
+            for method in methods
+            for seed in block["seeds"]
+        }
+
+    @property
+    def datasets(self) -> list[str]:
+        return sorted({cell.dataset for cell in self.cells})
+
+    def trained(self) -> list[str]:
+        return [name for name, each in self.contestants.items() if each.weights_of is None]
+
+    def reusing(self) -> list[str]:
+        return [name for name, each in self.contestants.items() if each.weights_of is not None]
+
+    def overrides(self, method: str) -> dict[str, Any]:
+        """What the configuration changes in a method: all, then its origin's, then its own, then a sweep's value."""
+        each, given = self.contestants[method], self.config.get("overrides") or {}
+        names = dict.fromkeys(("all", each.method.variant_of, each.weights_of, each.method.name, method))
+        return merge(*(given.get(name) for name in names if name), each.overrides)
+
+    def settings(self, dataset: str, method: str) -> dict[str, Any]:
+        return self.contestants[method].method.resolved(dataset, self.overrides(method))
+
+    def settings_sha256(self, dataset: str, method: str) -> str:
+        return value_sha256(self.settings(dataset, method))
+
+    def code_digest(self, method: str) -> str:
+        return code_digest(TRAIN_SCRIPT, builder_file(self.contestants[method].method.builder))
+
+    @cached_property
+    def compute(self) -> ComputeSettings:
+        return from_mapping(ComputeSettings, self.config["compute"], where="compute")
+
+    def compute_json(self) -> str:
+        return json.dumps(asdict(self.compute), sort_keys=True)
+
+    def plan(self) -> dict[str, Any]:
+        """What analysis needs to know: expected cells, display names, sweeps, cut-offs."""
+        return {
+            "name": self.config["name"],
+            "cells": [
+                {
+                    "dataset": cell.dataset,
+                    "method": cell.method,
+                    "seed": cell.seed,
+                    "display": self.contestants[cell.method].display,
+                    "variant_of": self.contestants[cell.method].method.variant_of,
+                }
+                for cell in self.cells
+            ],
+            "sweeps": [
+                {
+                    "name": name,
+                    "field": sweep["field"],
+                    "values": sweep["values"],
+                    "method": sweep["method"],
+                    "cells": [f"{sweep['method']}.{name}_{value}" for value in sweep["values"]],
+                }
+                for name, sweep in (self.config.get("sweeps") or {}).items()
+            ],
+            "datasets": {name: {"display": self.config["datasets"][name]["display"]} for name in self.datasets},
+            "cutoffs": self.config["analysis"]["cutoffs"],
+        }

@@ -1,0 +1,77 @@
+# One job per cell of the grid. Checkpoints are not declared as outputs: Snakemake deletes outputs before a rerun.
+
+
+def cell_params(key):
+    """What decides a cell's result, so that a change of it, and only that, reruns the cell."""
+    return {
+        "overrides": lambda wc: json.dumps(GRID.overrides(wc.method), sort_keys=True),
+        "settings": lambda wc: GRID.settings_sha256(wc.dataset, wc.method),
+        "code": lambda wc: GRID.code_digest(wc.method),
+        "base": lambda wc: GRID.contestants[wc.method].method.name,
+    }[key]
+
+
+rule train:
+    input:
+        sequences=f"{OUT}/data/{{dataset}}/sequences.npz",
+    output:
+        record=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/record.json",
+        ranks=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/ranks.npz",
+        history=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/history.csv",
+        weights=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/weights.safetensors",
+    log:
+        f"{OUT}/logs/train/{{dataset}}/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{OUT}/logs/train/{{dataset}}/{{method}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        method=one_of(GRID.trained()),
+    conda:
+        "../../environment.yml"
+    threads: GRID.compute.threads or 1
+    resources:
+        gpu=1 if ON_GPU else 0,
+        mem_mb=8000,
+        runtime=600,
+    params:
+        overrides=cell_params("overrides"),
+        settings=cell_params("settings"),
+        code=cell_params("code"),
+        base=cell_params("base"),
+        compute=GRID.compute_json(),
+        folder=subpath(output.record, parent=True),
+        checkpoints=f"{OUT}/checkpoints/{{dataset}}/{{method}}/seed{{seed}}",
+    shell:
+        "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "
+        "--method {params.base} --name {wildcards.method} --seed {wildcards.seed} --overrides {params.overrides:q} "
+        "--compute {params.compute:q} --out {params.folder} --checkpoints {params.checkpoints} > {log} 2>&1"
+
+
+rule reevaluate:
+    input:
+        sequences=f"{OUT}/data/{{dataset}}/sequences.npz",
+        weights=lambda wc: f"{RUNS}/{wc.dataset}/{GRID.contestants[wc.method].weights_of}/seed{wc.seed}/weights.safetensors",
+    output:
+        record=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/record.json",
+        ranks=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/ranks.npz",
+    log:
+        f"{OUT}/logs/reevaluate/{{dataset}}/{{method}}/seed{{seed}}.log",
+    wildcard_constraints:
+        method=one_of(GRID.reusing()),
+    conda:
+        "../../environment.yml"
+    threads: GRID.compute.threads or 1
+    resources:
+        gpu=1 if ON_GPU else 0,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        overrides=cell_params("overrides"),
+        settings=cell_params("settings"),
+        code=cell_params("code"),
+        base=cell_params("base"),
+        compute=GRID.compute_json(),
+        folder=subpath(output.record, parent=True),
+    shell:
+        "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "
+        "--method {params.base} --name {wildcards.method} --seed {wildcards.seed} --overrides {params.overrides:q} "
+        "--compute {params.compute:q} --out {params.folder} --weights {input.weights} > {log} 2>&1"
