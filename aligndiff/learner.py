@@ -1,0 +1,228 @@
+"""Training and scoring: eq 14 on every prefix of the training part, the chain of eq 11 for every user ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligndiff import losses, sampler
+from aligndiff.config import Config
+from aligndiff.energy import score
+from aligndiff.network import AlignDiff
+from aligndiff.probe import correction_terms, inspect
+from harness.compute import Compute
+from harness.learner import SingleLossLearner
+from harness.losses import softmax_cross_entropy
+from harness.split import TrainingView
+from harness.streams import Streams, UserNoise, derive_seed
+from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences, pad_left
+
+CPU_SLICES = 8  # fastest of 1, 2, 4, 8, 16 for Beauty's lengths on two cores
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """Everything random in one training step except dropout.
+
+    step_B: t in 0..T-1; null_B: whose h becomes the null vector; start, target, energy [B, D]: eps of x_0, x_t, y_s;
+    mix_B: places GAD-GP's interpolates; normal_for(rows, length): standard normal values behind lambda, [B, L, D]
+    """
+
+    step_B: Tensor
+    null_B: Tensor
+    start_BD: Tensor
+    target_BD: Tensor
+    energy_BD: Tensor
+    mix_B: Tensor
+    normal_for: Callable[[slice, int], Tensor]
+
+
+class AlignDiffLearner(SingleLossLearner):
+    def __init__(self, config: Config, view: TrainingView, streams: Streams, compute: Compute) -> None:
+        super().__init__(
+            AlignDiff(config, view.num_items),
+            max_len=config.max_len,
+            compute=compute,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self.config, self.streams = config, streams
+        self.data = ResidentSequences.of(view.train, compute.device)
+        self.sampler = PrefixSampler(
+            self.data, max_len=config.max_len, batch_size=config.batch_size, trim=not config.reads_padding
+        )
+        self.num_slices = config.slices or (1 if compute.is_cuda else CPU_SLICES)
+        if config.reads_padding:
+            self.num_slices = 1  # all windows are max_len wide: nothing to trim
+        self.eta, self.epoch, self.best = config.eta, 0, {}
+        self._other_U: Tensor | None = None
+
+    # Training
+
+    def batches(self) -> Iterator[PrefixBatch]:
+        return self.sampler.epoch(self.streams.torch("shuffle"))
+
+    def loss(self, batch: PrefixBatch) -> dict[str, Tensor]:
+        return self.terms(batch, self.draw(len(batch.target_B)))
+
+    def draw(self, size: int) -> TrainingNoise:
+        device, dim = self.compute.device, self.config.embedding_dim
+        generator = self.streams.torch("noise", device)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, device=device)
+
+        return TrainingNoise(
+            step_B=torch.randint(self.config.num_steps, (size,), generator=generator, device=device),
+            null_B=torch.rand(size, generator=generator, device=device) < self.config.null_probability,
+            start_BD=normal(size, dim),
+            target_BD=normal(size, dim),
+            energy_BD=normal(size, dim),
+            mix_B=torch.rand(size, generator=generator, device=device),
+            normal_for=lambda rows, length: normal(rows.stop - rows.start, length, dim),
+        )
+
+    def terms(self, batch: PrefixBatch, noise: TrainingNoise) -> dict[str, Tensor]:
+        """L = L_CE + eta L_align, eqs 12 to 14, with what the correction would do at this moment."""
+        net, table = self.module, self.module.items.weight
+        target_BD = net.items(batch.target_B)
+        x_BD = self.predict(batch, target_BD, noise)
+        cross_entropy = softmax_cross_entropy(x_BD, table, batch.target_B, padding=self.config.padding_class)
+        if net.energy is None:
+            return {"loss": cross_entropy, "cross_entropy": cross_entropy}
+        alignment, extra, score_BD = self.align(batch, x_BD, target_BD, noise)
+        loss = cross_entropy + self.eta * alignment
+        loss = loss if extra is None else loss + extra
+        terms = {"loss": loss, "cross_entropy": cross_entropy, "alignment": alignment}
+        sign = -1.0 if self.config.correction_sign == "minus" else 1.0
+        change_BD = sign * self.config.correction * score_BD
+        applied = correction_terms(x_BD.detach(), change_BD, target_BD.detach())
+        terms |= {name: value_B.mean() for name, value_B in applied.items()}
+        return terms if extra is None else terms | {"critic": extra}
+
+    def predict(self, batch: PrefixBatch, target_BD: Tensor, noise: TrainingNoise) -> Tensor:
+        """x~_0 of each sample from its own x_t, eqs 5 to 7.  [B, D]"""
+        net, config = self.module, self.config
+        x_t_BD = net.target_process.diffuse(net.begin(target_BD, noise.start_BD), noise.step_B, noise.target_BD)
+        noisy_BD = net.noisy(x_t_BD, noise.step_B) if config.diffusion else None
+        groups = list(batch.slices(self.num_slices))
+        # One gather for all groups: each embedding call has a backward pass as large as the item table.
+        embedded_ND = net.items(torch.cat([history_BL.flatten() for _, history_BL in groups]))
+        predicted = []
+        for (rows, history_BL), part in zip(groups, embedded_ND.split([h.numel() for _, h in groups]), strict=True):
+            embedded_BLD = part.view(*history_BL.shape, -1)
+            h_BD = net.guide(embedded_BLD, history_BL)
+            if h_BD is not None:
+                h_BD = torch.where(noise.null_B[rows, None], net.null, h_BD)
+            z_BLD = net.modulate(net.tokens(embedded_BLD), h_BD)
+            if noisy_BD is not None:
+                normal_BLD = noise.normal_for(rows, history_BL.shape[1])
+                z_BLD = z_BLD + (config.lambda_mean + config.lambda_std * normal_BLD) * noisy_BD[rows, None]
+            predicted.append(net.denoiser.finish(net.denoiser.hidden(z_BLD, history_BL)))
+        return torch.cat(predicted)
+
+    def align(
+        self, batch: PrefixBatch, x_BD: Tensor, target_BD: Tensor, noise: TrainingNoise
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The term weighted by eta, a critic's own loss if there is one, and S(x~_0) without its graph."""
+        net, config = self.module, self.config
+        y_BD = net.energy_process.diffuse(target_BD, noise.step_B, noise.energy_BD)
+        sigma2_B = net.energy_process.noise_std[noise.step_B].square()
+        memory = None
+        if config.energy == "transformer":
+            history_BL = batch.history_BL
+            memory = net.energy.remember(net.tokens(net.items(history_BL).detach()), history_BL > 0)
+        if config.alignment == "score_matching":
+            twice = None if memory is None else memory.repeat(2)
+            both = score(net.energy, torch.cat([x_BD.float(), y_BD.float()]), twice, create_graph=True)
+            score_x, score_y = both.chunk(2)
+            value_B = losses.score_matching(score_x, score_y, sigma2_B, floor=config.sigma2_floor)
+            return value_B.mean(), None, score_x.detach()
+        if config.alignment == "released":
+            score_x = score(net.energy, x_BD, memory, create_graph=True)
+            return losses.released_score_matching(x_BD, score_x, y_BD, sigma2_B).mean(), None, score_x.detach()
+        if config.alignment == "wgan_gp":
+            critic_B, value_B = losses.wgan_gp(
+                net.energy, x_BD, y_BD, memory, penalty=config.gradient_penalty, mix_B=noise.mix_B
+            )
+        elif config.alignment == "adversarial":
+            critic_B, value_B = losses.adversarial(net.energy, x_BD, y_BD, memory)
+        else:
+            raise ValueError(f"alignment: {config.alignment!r} is not implemented")
+        return value_B.mean(), critic_B.mean(), score(net.energy, x_BD.detach(), memory)
+
+    def end_epoch(self, metrics: Mapping[str, float] | None) -> None:
+        """Decay the learning rate; the released rule for eta: x 1.1 if any metric improved, else x 0.8, capped."""
+        self.epoch += 1
+        if self.config.decay_epochs:
+            decays = self.epoch // self.config.decay_epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * self.config.decay_factor**decays
+        if self.config.eta_rule == "adaptive" and metrics is not None:
+            improved = {name: value for name, value in metrics.items() if value > self.best.get(name, 0.0)}
+            self.best |= improved
+            self.eta = min(1.0, 1.1 * self.eta) if improved else min(0.1, 0.8 * self.eta)
+
+    # Inference
+
+    def item_table(self) -> Tensor:
+        """The vectors that targets are compared with, padding first.  [I, D]"""
+        return self.module.items.weight.detach()
+
+    def score(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
+        return self.represent(history_BL, user_B, noise) @ self.item_table().T
+
+    def represent(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
+        """The generated x^_0 of each user, whose inner products with the item table are the scores.  [B, D]"""
+        with torch.no_grad(), self.compute.autocast():
+            history_BL = self.prepare(history_BL, noise)
+            return sampler.generate(self.module, history_BL, self.guide(history_BL, user_B), noise).float()
+
+    def probe(self, history_BL: Tensor, target_B: Tensor, user_B: Tensor, noise: UserNoise) -> dict[str, Tensor]:
+        """Per-user values [B] of what correction, guidance and chain do for held-out targets."""
+        with torch.no_grad(), self.compute.autocast():
+            history_BL = self.prepare(history_BL, noise)
+            return inspect(self.module, history_BL, self.guide(history_BL, user_B), target_B, noise)
+
+    def prepare(self, history_BL: Tensor, noise: UserNoise) -> Tensor:
+        """Shuffle the order if this is that control; pad to full width if padding is read."""
+        if self.config.history_order == "shuffled":
+            key_BL = noise.normal_per_position(history_BL.shape[1], 1)[..., 0]
+            key_BL = key_BL.masked_fill(history_BL == 0, -torch.inf)
+            history_BL = history_BL.gather(1, key_BL.argsort(dim=1, stable=True))
+        elif self.config.history_order != "kept":
+            raise ValueError(f"history_order: {self.config.history_order!r} is not one of 'kept', 'shuffled'")
+        return pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL
+
+    def guide(self, history_BL: Tensor, user_B: Tensor) -> Tensor | None:
+        """h of the user's own history, or in that control of another user's training items, fixed by the seed."""
+        if self.config.guidance_of == "another":
+            history_BL = self.data.histories(self.another(user_B), self.max_len)
+            history_BL = pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL
+        elif self.config.guidance_of != "self":
+            raise ValueError(f"guidance_of: {self.config.guidance_of!r} is not one of 'self', 'another'")
+        return self.module.guide(self.module.items(history_BL), history_BL)
+
+    def another(self, user_B: Tensor) -> Tensor:
+        """A user other than oneself: everyone's successor on one random circle through all users."""
+        if self._other_U is None:
+            num_users = len(self.data.lengths_U)
+            generator = torch.Generator().manual_seed(derive_seed(self.streams.seed, "guidance of another user"))
+            circle = torch.randperm(num_users, generator=generator)
+            other = torch.empty_like(circle)
+            other[circle] = circle.roll(1)
+            self._other_U = other.to(self.compute.device)
+        return self._other_U[user_B]
+
+    # Resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"eta": self.eta, "epoch": self.epoch, "best": dict(self.best)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.eta, self.epoch, self.best = state["eta"], state["epoch"], dict(state["best"])
