@@ -57,6 +57,8 @@ def check() -> Outcome:
         checked=len(findings),
         held=0,
         findings=findings,
+        headline="A constant energy minimises eq 13, so the loss does not keep the correction alive; in released code "
+        "loss and correction have opposite signs; schedule, shapes and eq 11, 12 disagree with the text.",
     )
 
 

@@ -146,7 +146,13 @@ def check(cells: list[Cell]) -> Outcome:
         checked=checked,
         held=checked - len(findings),
         findings=tuple(findings),
+        headline=_headline(findings, checked),
     )
+
+
+def _headline(findings: list[Finding], checked: int) -> str:
+    rows = ", ".join(f"{finding.dataset} {finding.evidence['model']}" for finding in findings)
+    return f"{len(findings)} of {checked} rows cannot come from one ranking: {rows}." if findings else ""
 
 
 def _needs_programme(row: Row, row_stretches: list[Stretch]) -> bool:

@@ -63,13 +63,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check looked at: `checked` things, of which `held` raised no alarm, and what it found."""
+    """What one check looked at: `checked` things, of which `held` raised no alarm, and what it found.
+
+    headline: its findings in one sentence, for summaries; without one the gravest finding speaks.
+    """
 
     check: str
     question: str
     checked: int
     held: int
     findings: tuple[Finding, ...] = ()
+    headline: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {"check": self.check, "question": self.question, "checked": self.checked, "held": self.held}

@@ -90,7 +90,16 @@ def check(cells: Iterable[Cell], earlier: Iterable[EarlierRow]) -> Outcome:
         checked=len(matches),
         held=len(matches) - len(found),
         findings=tuple(findings),
+        headline=_headline(found),
     )
+
+
+def _headline(found: list[Match]) -> str:
+    listed = ", ".join(
+        f"{m.cell.dataset} {m.cell.model} ({len(m.equal)} of {len(m.earlier.figures)} figures, {m.earlier.kind})"
+        for m in found
+    )
+    return f"Rows equal to earlier ones digit for digit: {listed}." if found else ""
 
 
 def _match_finding(found: Match) -> Finding:

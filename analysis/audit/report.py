@@ -81,14 +81,14 @@ def _alarms(outcome: Outcome) -> list[Finding]:
 
 def _summary_line(outcome: Outcome) -> str:
     worst = min(_alarms(outcome), key=lambda finding: KINDS.index(finding.kind))
-    overall = next((f for f in outcome.findings if f.id.endswith("/summary")), worst)
-    sentence = overall.sentence if len(overall.sentence) <= 230 else overall.sentence[:227].rsplit(" ", 1)[0] + " ..."
-    return f"{outcome.check}: {outcome.held} of {outcome.checked} hold. [{worst.kind}] {sentence}"
+    overall = next((finding for finding in outcome.findings if finding.id.endswith("/summary")), worst)
+    said = outcome.headline or f"{overall.sentence} ({outcome.held} of {outcome.checked} hold.)"
+    return f"{outcome.check}: {said}"
 
 
 def as_markdown(audit: Audit) -> str:
     """The same, to be read in a terminal or on a code host."""
-    parts = [f"# Audit: {audit.title}", "", *(f"- {_plain(line)}" for line in summary(audit)), ""]
+    parts = [f"# Audit: {_plain(audit.title)}", "", *(f"- {_plain(line)}" for line in summary(audit)), ""]
     for kind, group in groupby(audit.findings, key=lambda finding: finding.kind):
         parts += [f"## {kind.capitalize()}", "", f"{EXPLAINED[kind].capitalize()}.", ""]
         parts += [f"- {_plain(finding.sentence)} <sub>`{finding.id}`</sub>" for finding in group]

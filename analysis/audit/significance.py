@@ -163,11 +163,24 @@ def check(cells: Iterable[Cell], claimed_below: float | None = None) -> Outcome:
             findings.append(finding)
     alarms = tuple(finding for finding in findings if finding.is_alarm)
     return Outcome(
-        "p_values",
-        "Can the printed p come from the printed means, deviations and runs?",
-        checked,
-        held,
-        alarms,
+        check="p_values",
+        question="Can the printed p come from the printed means, deviations and runs?",
+        checked=checked,
+        held=held,
+        findings=alarms,
+        headline=_headline(alarms, checked),
+    )
+
+
+def _headline(alarms: tuple[Finding, ...], checked: int) -> str:
+    if not alarms:
+        return ""
+    out_of_reach = [finding.dataset for finding in alarms if finding.kind == "impossible"]
+    listed = ", ".join(f"{finding.dataset} {finding.evidence['welch_p']:.2g}" for finding in alarms)
+    return (
+        f"{len(alarms)} of {checked} printed p-values lie below every Welch p that the printed figures allow "
+        f"(Welch: {listed})"
+        + (f"; out of reach of a paired test too: {', '.join(out_of_reach)}." if out_of_reach else ".")
     )
 
 

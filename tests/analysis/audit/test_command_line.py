@@ -1,0 +1,69 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.audit.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = ROOT / "analysis/audit/examples"
+
+
+def test_paper_writes_three_files_and_prints_ten_lines(tmp_path, capsys):
+    assert main(["paper", "--out", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.strip().splitlines()) <= 10
+    assert {path.name for path in tmp_path.iterdir()} == {"findings.json", "findings.md", "findings.html"}
+
+
+def test_clean_example_has_no_objection(capsys):
+    assert main(["check", str(EXAMPLES / "diffurec_published.csv"), "--strict"]) == 0
+    assert "0 objections" in capsys.readouterr().out
+
+
+def test_example_with_defects(capsys, tmp_path):
+    arguments = ["check", str(EXAMPLES / "aligndiff_excerpt.csv"), "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "4 objections" in capsys.readouterr().out
+    findings = json.loads((tmp_path / "findings.json").read_text())["findings"]
+    assert sum(finding["kind"] == "impossible" for finding in findings) == 4
+    assert main([*arguments, "--strict"]) == 1
+
+
+def test_users_add_the_whole_count_test(capsys):
+    path = str(EXAMPLES / "aligndiff_excerpt.csv")
+    assert main(["check", path, "--users", "beauty=22363", "--runs", "5"]) == 0
+    assert "whole_counts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--users", "Beauty"], "write DATASET=N"),
+        (["--users", "Beauty=0"], "write DATASET=N"),
+        (["--users", "Sports=5"], "the table has Beauty, ML-1M"),
+        (["--runs", "0"], "must be 1 or more"),
+    ],
+)
+def test_bad_arguments_exit_2_in_one_line(capsys, arguments, message):
+    assert main(["check", str(EXAMPLES / "aligndiff_excerpt.csv"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_malformed_file_exits_2_in_one_line(tmp_path, capsys):
+    path = tmp_path / "bad.csv"
+    path.write_text("dataset,metric,model,value\nD,HR@10,A,eight\n")
+    assert main(["check", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "line 2" in error and error.count("\n") == 1
+
+
+def test_runs_as_a_module_without_torch(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; import runpy; sys.argv = ['audit', 'paper', '--out', sys.argv[1]]; "
+    )
+    code += "runpy.run_module('analysis.audit', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from analysis.audit import equations
+
+
+@pytest.mark.parametrize("sigma2", [1e-4, 0.1, 0.5, 0.99, 1.0, 3.0])
+def test_flat_energy_is_a_global_minimum_of_equation_13(sigma2):
+    zero, rng = np.zeros(8), np.random.default_rng(0)
+    assert equations.score_matching_loss(zero, zero, sigma2) == 0
+    assert all(equations.score_matching_loss(*rng.normal(size=(2, 8)), sigma2) >= 0 for _ in range(50))
+
+
+@pytest.mark.parametrize("sigma2", [0.05, 0.5, 0.95])
+def test_released_minimum_points_at_the_target_and_the_correction_away(sigma2):
+    x, y = np.random.default_rng(1).normal(size=(2, 8))
+    g = equations.released_minimiser(x, y, sigma2)
+    assert equations.released_loss(g, x, y, sigma2) == pytest.approx(0)
+    assert g @ (y - x) > 0
+    before, after = np.linalg.norm(x - y), np.linalg.norm(x - equations.RELEASED_STEP * g - y)
+    assert after == pytest.approx(before * (1 + equations.RELEASED_STEP / (1 - sigma2)))
+
+
+def test_schedule_of_equation_5():
+    beta_T = equations.beta_schedule(32)
+    assert beta_T[0] == pytest.approx(0.125)
+    assert beta_T[24] == pytest.approx(0.725)  # t = 25, the last below tau = 25.6
+    assert beta_T[25] == pytest.approx(0.09)

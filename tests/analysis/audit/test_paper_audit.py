@@ -1,0 +1,176 @@
+"""The audit finds, from the CSV files alone, what a careful reader found by hand; with the same figures."""
+
+import time
+
+import pytest
+
+from analysis.audit.paper_audit import audit_paper
+
+
+def test_table_1_average_length_of_beauty(found):
+    finding = found["dataset_statistics/Beauty/avg_len"]
+    assert (finding.printed, finding.expected) == ("8.53", "8.88")
+    assert [f for f in found if f.startswith("dataset_statistics/")] == ["dataset_statistics/Beauty/avg_len"]
+
+
+def test_all_21_improvements_recompute(audit, found):
+    (outcome,) = [outcome for outcome in audit.outcomes if outcome.check == "improvements"]
+    assert (outcome.checked, outcome.held) == (21, 21)
+    assert found["improvements/all"].kind == "holds"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metric", "difference", "is_round", "gap"),
+    [
+        ("Beauty", "HR@20", 0.3, True, -0.33),
+        ("ML-1M", "HR@5", 1.9480, False, -9.17),
+        ("ML-1M", "HR@10", 1.9259, False, -3.23),
+        ("ML-1M", "HR@20", 1.0, True, -0.19),
+        ("ML-1M", "NDCG@5", 1.5, True, -8.56),
+        ("ML-1M", "NDCG@10", 1.6, True, -6.09),
+        ("ML-1M", "NDCG@20", 1.5, True, -4.70),
+    ],
+)
+def test_same_cell_in_tables_2_and_3(found, dataset, metric, difference, is_round, gap):
+    evidence = found[f"repeated_cells/{dataset}/{metric}/T3"].evidence
+    assert evidence["difference"] == pytest.approx(difference)
+    assert evidence["is_multiple_of_0.1"] == is_round
+    assert evidence["best_rival"] == "DiffuRec"
+    assert evidence["rank_with_other_figure"] == 2
+    assert evidence["improvement_with_other_figure"] == pytest.approx(gap, abs=0.005)
+
+
+def test_seven_cells_differ_and_five_differences_are_round(found):
+    evidence = found["repeated_cells/summary"].evidence
+    assert (evidence["differing"], evidence["round"], evidence["not_first"]) == (7, 5, 7)
+    assert sum(name.startswith("repeated_cells/") for name in found) == 8
+
+
+INFEASIBLE = {
+    "T2/Beauty/SASRec": {10: (0.8316, 0.8660, 1.0672), 20: (0.4258, 0.6180, 0.7571)},
+    "T2/Beauty/STOSA": {10: (0.6531, 0.7687, 0.9472), 20: (0.5524, 0.7716, 0.9454)},
+    "T2/Beauty/CaDiRec": {10: (0.8291, 0.6134, 0.7559), 20: (0.4384, 0.7356, 0.9013)},
+    "T2/Toys/SASRec": {10: (0.7428, 0.5828, 0.7182), 20: (0.5790, 0.6094, 0.7466)},
+    "T2/Toys/STOSA": {10: (0.7789, 0.7850, 0.9674), 20: (0.4983, 0.5852, 0.7170)},
+    "T2/Toys/CaDiRec": {20: (0.3186, 0.5569, 0.6824)},
+    "T2/ML-1M/SVAE": {10: (0.2715, 0.3561, 0.4388)},
+    "T2/ML-1M/CaDiRec": {10: (1.1702, 2.1290, 2.6235), 20: (4.2096, 2.0299, 2.4870)},
+    "T3/Toys/w/o ML": {10: (0.7070, 0.7242, 0.8924)},
+    "T4/Beauty/1-layer MLP": {10: (0.6604, 0.6669, 0.8218), 20: (0.7277, 0.5842, 0.7158)},
+}
+
+
+@pytest.mark.parametrize("name", INFEASIBLE)
+def test_rows_that_no_ranking_gives(found, name):
+    stretches = found[f"feasibility/{name}"].evidence["stretches"]
+    seen = {stretch["to"]: (stretch["found"], *stretch["allowed"]) for stretch in stretches}
+    assert seen == {k: pytest.approx(v, abs=6e-5) for k, v in INFEASIBLE[name].items()}
+
+
+def test_no_other_row_is_called_impossible(found):
+    assert {name for name in found if name.startswith("feasibility/")} == {f"feasibility/{n}" for n in INFEASIBLE}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind", "welch", "runs"),
+    [("Beauty", "unsupported", 0.17, 27), ("Toys", "unsupported", 0.04, 13), ("ML-1M", "impossible", 0.27, 40)],
+)
+def test_p_values_of_table_5(found, dataset, kind, welch, runs):
+    finding = found[f"p_values/T5/{dataset}/MMD/AlignDiff"]
+    assert finding.kind == kind
+    assert round(finding.evidence["welch_p"], 2) == welch
+    assert finding.evidence["runs_needed_for_welch"] == runs
+    assert finding.evidence["exact_paired_floor"] == 0.0625
+
+
+def test_most_favourable_paired_p_on_ml_1m(found):
+    assert found["p_values/T5/ML-1M/MMD/AlignDiff"].evidence["smallest_paired_p"] == pytest.approx(0.011, abs=5e-4)
+    assert "p_caption/T5" in found
+
+
+def test_settings(found):
+    assert found["settings/Omega"].kind == "inconsistent"
+    assert found["settings/nu"].kind == "context"
+    assert found["settings/symbol-eta"].evidence["meanings"] == ["loss balance", "learning rate of Adam"]
+
+
+@pytest.mark.parametrize("dataset", ["Beauty", "Toys", "ML-1M"])
+def test_diffurec_row_is_its_own_publication(found, dataset):
+    assert len(found[f"provenance/T2/{dataset}/DiffuRec=diffurec-paper"].evidence["equal"]) == 6
+
+
+def test_stosa_row_on_beauty_is_a_log_plus_round_amounts(found):
+    evidence = found["provenance/T2/Beauty/STOSA=stosa-log"].evidence
+    assert evidence["equal"] == ["HR@5", "HR@10", "HR@20"]
+    assert evidence["offsets"] == pytest.approx({"NDCG@5": 0.8, "NDCG@10": 0.6, "NDCG@20": 0.3})
+    assert "SASRec" in evidence["description"]
+    assert "provenance/T2/Beauty/SASRec/offsets" in found
+    assert sum(name.startswith("provenance/") for name in found) == 5
+
+
+@pytest.mark.parametrize(("dataset", "floor"), [("Beauty", 6.6091), ("Toys", 7.0678)])
+def test_counts_beat_six_printed_rows(found, dataset, floor):
+    evidence = found[f"floors/{dataset}/Markov"].evidence
+    assert evidence["floor"]["HR@10"] == floor
+    assert set(evidence["below"]) == {"GRU4Rec", "Caser", "BERT4Rec", "ComiRec", "SVAE", "ACVAE"}
+
+
+def test_softmax_sasrec_on_ml_1m(found):
+    figures = found["best_baselines/ML-1M/SASRec"].evidence["figures"]
+    assert {29.52, 31.52} <= {figure["value"] for figure in figures}
+    assert [figure["value"] for figure in figures if figure["seen_items"] == "kept"] == [29.52]
+
+
+def test_equations(found):
+    assert found["equations/flat-energy"].claims == ("energy-needed",)
+    assert "away from the target" in found["equations/correction-sign"].sentence
+    schedule = found["equations/schedule-length"].evidence
+    assert schedule["steps_above_0.01_of_32"] == 13
+    assert schedule["steps_above_0.01_of_1000"] == 37
+    assert schedule["alpha_bar_32"] == pytest.approx(1.3e-7, rel=0.05)
+    assert schedule["alpha_bar_1000"] == pytest.approx(6e-218, rel=0.1)
+    assert schedule["underflows_float32"]
+    assert found["equations/schedule-text"].evidence["beta_1"] == pytest.approx(0.125)
+
+
+def test_released_code_and_data(found):
+    assert found["released_code/summary"].evidence["stops it"] == 10
+    counts = found["released_data/ML-1M"].evidence["counts"]
+    assert counts["items"] == {"printed": 3416, "released": 3706}
+    assert counts["actions"] == {"printed": 999611, "released": 1000209}
+
+
+def test_sasrec_row_on_beauty_is_one_run(found):
+    assert found["single_run/T2/Beauty/SASRec"].evidence["hits"] == [731, 1401, 2008]
+
+
+def test_what_the_tables_say_in_the_papers_favour(found):
+    held = {name for name, finding in found.items() if finding.kind == "holds"}
+    orders = (
+        "guidance-needed",
+        "energy-needed",
+        "three-layers-best",
+        "one-step-best",
+        "joint-beats-gp",
+        "joint-beats-adv",
+    )
+    assert {f"orderings/{name}" for name in (*orders, "mmd-lower", "best-overall")} <= held
+
+
+def test_gains_on_sparse_data(found):
+    evidence = found["orderings/sparse-gains"].evidence
+    assert len(evidence["metrics_with_larger_gain"]["Toys"]) == 6
+    assert evidence["metrics_with_larger_gain"]["Beauty"] == ["HR@5", "NDCG@5"]
+
+
+def test_wording_names_no_motive(audit):
+    text = " ".join(finding.sentence for finding in audit.findings).lower()
+    assert not [
+        word for word in ("fraud", "fake", "fabricat", "cheat", "dishonest", "manipulat", "deliberate") if word in text
+    ]
+
+
+def test_the_paper_takes_seconds(paper):
+    start = time.perf_counter()
+    audit_paper(paper)
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,71 @@
+"""A small version of benchmarks/audit_power.py; the record beside it holds the full one."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.audit import planted
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def audit_power():
+    spec = importlib.util.spec_from_file_location("audit_power", ROOT / "benchmarks/audit_power.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def measured(audit_power):
+    return audit_power.measure(num_tables=12, seed=1)["kinds"]
+
+
+def test_no_false_alarm_on_consistent_tables(measured):
+    clean = [row for name, row in measured.items() if name.startswith("none")]
+    assert len(clean) == 3
+    assert all(row["found_with_users"] == 0 for row in clean)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one cell nudged by 20%",
+        "two columns swapped",
+        "MRR printed as NDCG in one row",
+        "p-values 100 times too small",
+        "improvements over the wrong rival",
+        "one row copied from another",
+    ],
+)
+def test_gross_defects_are_found_in_every_table(measured, name):
+    assert measured[name]["found"] == measured[name]["tables"]
+
+
+def test_changed_last_digits_are_found_where_users_are_known(measured):
+    row = measured["last two digits of HR redrawn"]
+    assert row["found_with_users"] == row["tables"]
+
+
+def test_metrics_of_counts_by_hand():
+    counts = np.zeros(20, dtype=np.int64)
+    counts[[0, 6]] = (10, 20)  # ten users at rank 1, twenty at rank 7
+    hr5, hr10, hr20, ndcg5, ndcg10, ndcg20 = planted.metrics_of(counts, 100)
+    assert (hr5, hr10, hr20) == pytest.approx((10, 30, 30))
+    assert (ndcg5, ndcg10, ndcg20) == pytest.approx((10, 10 + 20 / 3, 10 + 20 / 3))
+
+
+def test_record_covers_every_kind_over_a_thousand_tables():
+    record = json.loads((ROOT / "benchmarks/records/audit_power.json").read_text())
+    assert set(record["kinds"]) == set(planted.DEFECTS)
+    assert all(row["tables"] >= 1000 for row in record["kinds"].values())
+    assert all(row["found_with_users"] == 0 for name, row in record["kinds"].items() if name.startswith("none"))
+
+
+def test_readme_shows_the_record(audit_power):
+    record = json.loads(audit_power.RECORD.read_text())
+    assert audit_power.markdown(record) in audit_power.README.read_text()

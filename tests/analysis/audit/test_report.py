@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from analysis.audit import report
+from analysis.audit.finding import Finding, Outcome
+from analysis.audit.paper_audit import Audit
+
+SCHEMA = json.loads((Path(report.__file__).parent / "findings.schema.json").read_text())
+
+
+@pytest.fixture
+def hostile():
+    text = "<script>alert(1)</script> | *x* & y"
+    finding = Finding(id="c/<b>", check="c", kind="impossible", sentence=text, printed=text, evidence={"t": text})
+    return Audit(title=text, outcomes=(Outcome("c", text, 1, 0, (finding,)),))
+
+
+def test_json_follows_its_schema(audit, hostile):
+    for any_audit in (audit, hostile):
+        jsonschema.validate(json.loads(json.dumps(report.as_json(any_audit), allow_nan=False)), SCHEMA)
+
+
+def test_schema_refuses_an_unknown_kind(audit):
+    data = report.as_json(audit)
+    data["findings"][0]["kind"] = "fraud"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, SCHEMA)
+
+
+def test_summary_has_ten_lines_at_most_and_says_what_held(audit):
+    lines = report.summary(audit)
+    assert len(lines) <= report.SUMMARY_LINES
+    assert "Without objection" in lines[-1]
+    assert "improvements (21 of 21)" in lines[-1]
+
+
+def test_page_is_escaped_and_self_contained(hostile, audit):
+    assert "<script" not in report.as_html(hostile)
+    page = report.as_html(audit)
+    assert "viewport" in page
+    assert "src=" not in page and "<link" not in page and "@import" not in page
+
+
+def test_markdown_is_escaped(hostile):
+    text = report.as_markdown(hostile)
+    assert "<script" not in text
+    assert "\\|" in text
+
+
+def test_counts_add_up(audit):
+    data = report.as_json(audit)
+    assert sum(data["summary"]["kinds"].values()) == len(data["findings"])
+    assert all(0 <= check["held"] <= check["checked"] for check in data["checks"])
+
+
+def test_writing_twice_gives_the_same_bytes(audit, tmp_path):
+    first = [path.read_bytes() for path in report.write(audit, tmp_path / "a")]
+    second = [path.read_bytes() for path in report.write(audit, tmp_path / "b")]
+    assert first == second
+
+
+def test_an_audit_without_objections(tmp_path):
+    clean = Audit(title="clean", outcomes=(Outcome("c", "q", 2, 2),))
+    assert report.summary(clean)[-1] == "Without objection: c (2 of 2)."
+    report.write(clean, tmp_path)
