@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from analysis.audit.cells import Cell
 from analysis.audit.feasibility import GAINS
 from analysis.audit.printed import Printed
-from analysis.audit.significance import two_sided_p, welch_df
+from analysis.audit.student import two_sided_p, welch_df
 
 CUTOFFS = (5, 10, 20)
 METRICS = tuple(f"{name}@{k}" for name in ("HR", "NDCG") for k in CUTOFFS)
