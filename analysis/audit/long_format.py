@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from analysis.audit.cells import Cell, Row, columns_of, rows_of, split_metric
+from analysis.audit.feasibility import GAINS
 from analysis.audit.printed import Printed
 
 REQUIRED = ("dataset", "metric", "model", "value")
@@ -214,19 +215,18 @@ def _refuse_fractions(path: Path, cells: list[Cell], fields: dict[int, dict[str,
 
 
 def _is_stray_fraction(cell: Cell, row: Row, peers: list[float]) -> bool:
+    """Far below its column, or below what its row can hold, and in line with either once multiplied by 100."""
     if not 0 < cell.value <= 1:
         return False
     centre = median(peers) if peers else 0.0
-    beside_column = cell.value * FRACTION_GAP < centre and centre / 5 < 100 * cell.value < 5 * centre
-    key = split_metric(cell.metric)
-    partners = [
-        other.value
-        for other in row.values()
-        if (k := split_metric(other.metric)) and key and k[1] == key[1] and k != key
-    ]
-    # At one cut-off HR, NDCG and MRR are within a factor of the cut-off's weakest gain of each other.
-    beside_row = any(cell.value * FRACTION_GAP < other and 100 * cell.value < 5 * other for other in partners)
-    return beside_column or beside_row
+    if cell.value * FRACTION_GAP < centre and centre / 5 < 100 * cell.value < 5 * centre:
+        return True
+    name, k = split_metric(cell.metric) or ("", 0)
+    hit_rate = row.get(f"HR@{k}")
+    if name == "HR" or hit_rate is None:
+        return False
+    lowest = GAINS[name](k) * hit_rate.value
+    return cell.value * FRACTION_GAP < hit_rate.value and lowest < 100 * cell.value < hit_rate.value
 
 
 def _fraction_error(path: Path, cell: Cell, reason: str) -> ValueError:

@@ -9,7 +9,8 @@ from typing import Any
 
 import jinja2
 
-from analysis.audit.finding import ALARMS, KINDS, Finding, Outcome
+from analysis.audit.claims import Claim
+from analysis.audit.finding import ALARMS, KINDS, Finding, Outcome, Verdict
 from analysis.audit.paper_audit import Audit
 
 SCHEMA_VERSION = 1
@@ -27,6 +28,8 @@ SHOWN_FIRST = (
     "equations",
     "released_code",
 )
+BASES = {"tables": "Claims, on the printed tables alone", "runs": "Claims, against our runs"}
+VERDICT_COLUMNS = ("claim", "source", "verdict", "because")
 EXPLAINED: dict[str, str] = {
     "impossible": "no ranking, or no test on the stated runs, can give these figures",
     "error in arithmetic": "a derived figure does not follow from the figures it is derived from",
@@ -100,19 +103,9 @@ def as_markdown(audit: Audit) -> str:
         "| --- | --- | ---: | ---: |",
     ]
     parts += [f"| {o.check} | {_plain(o.question)} | {o.checked} | {o.held} |" for o in audit.outcomes]
-    statements = _statement_verdicts(audit)
-    if statements:
-        parts += [
-            "",
-            "## Claims, on the printed tables alone",
-            "",
-            "| claim | source | verdict | because |",
-            "| --- | --- | --- | --- |",
-        ]
-        parts += [
-            f"| {_plain(row['statement'])} | {_plain(row['source'])} | {row['status']} | {_plain(row['because'])} |"
-            for row in statements
-        ]
+    for heading, rows in _statement_verdicts(audit):
+        parts += ["", f"## {heading}", "", f"| {' | '.join(VERDICT_COLUMNS)} |", "| --- " * len(VERDICT_COLUMNS) + "|"]
+        parts += [f"| {' | '.join(_plain(row[column]) for column in VERDICT_COLUMNS)} |" for row in rows]
     return "\n".join(parts) + "\n"
 
 
@@ -121,18 +114,33 @@ def _plain(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
 
 
-def _statement_verdicts(audit: Audit) -> list[dict[str, str]]:
+def _statement_verdicts(audit: Audit) -> list[tuple[str, list[dict[str, str]]]]:
+    """Verdicts on claims that are sentences, under one heading for each basis that has any."""
     claims = {claim.id: claim for claim in audit.claims if claim.statement}
-    return [
-        {
-            "statement": claims[verdict.claim].statement,
-            "source": claims[verdict.claim].source,
-            "status": verdict.status,
-            "because": verdict.because,
-        }
-        for verdict in audit.verdicts
-        if verdict.claim in claims
-    ]
+    groups = []
+    for basis, heading in BASES.items():
+        rows = [
+            _verdict_row(claims[verdict.claim], verdict)
+            for verdict in audit.verdicts
+            if verdict.basis == basis and verdict.claim in claims
+        ]
+        if rows:
+            groups.append((heading, rows))
+    return groups
+
+
+def _verdict_row(claim: Claim, verdict: Verdict) -> dict[str, str]:
+    numbers = []
+    if verdict.estimate is not None:
+        numbers.append(f"estimate {verdict.estimate:.4g}")
+    if verdict.interval is not None:
+        numbers.append(f"interval [{verdict.interval[0]:.4g}, {verdict.interval[1]:.4g}]")
+    if verdict.p is not None:
+        numbers.append(f"corrected p {verdict.p:.2g}")
+    if verdict.runs is not None:
+        numbers.append(f"{verdict.runs} runs")
+    because = verdict.because + (f" ({', '.join(numbers)})" if numbers else "")
+    return {"claim": claim.statement, "source": claim.source, "verdict": verdict.status, "because": because}
 
 
 def as_html(audit: Audit) -> str:

@@ -81,6 +81,18 @@ def test_metrics_of_random_ranks_always_pass():
     assert outcome.checked == len(planted.MODELS) * len(planted.USERS) == outcome.held
 
 
+def test_weighted_means_of_rankings_always_pass(row):
+    """Batches of unequal size, runs of unequal weight: the bounds are linear."""
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        counts = rng.multinomial(rng.integers(5, 200), rng.dirichlet(np.full(21, 0.3)), size=7)
+        batches = planted.metrics_of(counts[:, :20], counts[0].sum())
+        mean = rng.dirichlet(np.ones(7)) @ batches
+        decimals = rng.integers(1, 5)
+        figures = {m: f"{value:.{decimals}f}" for m, value in zip(planted.METRICS, mean, strict=True)}
+        assert not alarms(row(figures))
+
+
 def test_programme_agrees_with_bounds_on_the_paper(paper):
     for cells in rows_of(paper.table("2")).values():
         broken = any(not s.is_possible for s in feasibility.stretches(cells))

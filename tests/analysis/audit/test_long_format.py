@@ -64,6 +64,7 @@ MALFORMED = {
     "fractions everywhere": (HEADER, ("D,HR@10,A,0.081", "D,HR@10,B,0.071"), "line 2: .*fraction.*multiply by 100"),
     "fractions in one row": (HEADER, (*GOOD, "D,HR@10,C,0.0750", "D,NDCG@10,C,0.0350"), "line 6: .*fraction"),
     "one fraction": (HEADER, (*GOOD[:3], "D,NDCG@10,B,0.0310"), "line 5: .*fraction"),
+    "one fraction in a table of one row": (HEADER, ("D,HR@10,A,8.1", "D,NDCG@10,A,0.041"), "line 3: .*fraction"),
     "more than all": (HEADER, ("D,HR@10,A,810",), "line 2: HR@10 810 is outside 0 to 100 percent"),
     "metric without at": (HEADER, ("D,HR10,A,8.1",), "line 2: metric 'HR10' is not understood; write it as HR@10"),
     "unit": (HEADER + ",unit", ("D,HR@10,A,8.1,promille",), "line 2: unit 'promille' is unknown; legal units"),
@@ -85,6 +86,11 @@ def test_malformed_files_name_the_line_and_the_remedy(read, name):
 def test_weak_models_are_not_taken_for_fractions(read):
     assert len(read("D,HR@10,A,18.0", "D,HR@10,B,16.0", "D,HR@10,C,0.89").cells) == 3
     assert len(read("D,HR@5,A,0.81", "D,HR@10,A,1.20", "D,NDCG@5,A,0.43", "D,NDCG@10,A,0.55").cells) == 4
+
+
+def test_an_infeasible_value_is_left_to_the_audit(read):
+    # 0.5 is too small for NDCG@10 beside HR@10 = 20, and 50 would be too large: no fraction, but a finding.
+    assert len(read("D,HR@10,A,20.0", "D,NDCG@10,A,0.5").cells) == 2
 
 
 def test_empty_and_absent_files(tmp_path):

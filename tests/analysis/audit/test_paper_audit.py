@@ -1,10 +1,18 @@
 """The audit finds, from the CSV files alone, what a careful reader found by hand; with the same figures."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from analysis.audit.paper_audit import audit_paper
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_own_copy_of_the_tables_is_the_transcription(shared_dir):
+    for path in sorted((shared_dir / "paper").glob("*.csv")):
+        assert (ROOT / "analysis/audit/paper" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_table_1_average_length_of_beauty(found):

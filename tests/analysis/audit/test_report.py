@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from analysis.audit import report
-from analysis.audit.finding import Finding, Outcome
+from analysis.audit.finding import Finding, Outcome, Verdict
 from analysis.audit.paper_audit import Audit
 
 SCHEMA = json.loads((Path(report.__file__).parent / "findings.schema.json").read_text())
@@ -66,3 +67,15 @@ def test_an_audit_without_objections(tmp_path):
     clean = Audit(title="clean", outcomes=(Outcome("c", "q", 2, 2),))
     assert report.summary(clean)[-1] == "Without objection: c (2 of 2)."
     report.write(clean, tmp_path)
+
+
+def test_verdicts_from_runs_have_their_own_heading_and_numbers(audit):
+    verdict = Verdict(
+        "best-overall", "runs", "contradicted", "Because.", estimate=-0.5, interval=(-0.9, -0.1), p=0.03, runs=5
+    )
+    both = replace(audit, verdicts=(*audit.verdicts, verdict))
+    for text in (report.as_markdown(both), report.as_html(both)):
+        assert "Claims, on the printed tables alone" in text
+        assert "Claims, against our runs" in text
+        assert "estimate -0.5, interval [-0.9, -0.1], corrected p 0.03, 5 runs" in text
+    jsonschema.validate(json.loads(json.dumps(report.as_json(both))), SCHEMA)
