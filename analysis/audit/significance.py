@@ -97,6 +97,7 @@ def _p_finding(cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed
         evidence={
             "rival": rival.model,
             "n": n,
+            "assumes": "t-tests on means of n runs, deviations with divisor n - 1",
             "welch_p": welch,
             "smallest_welch_p": welch_floor,
             "smallest_paired_p": paired_floor,
