@@ -35,12 +35,13 @@ class Ranks:
 def rank_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
     """1-based rank of each target in its row.  [B, I], [B] -> [B]
 
-    Ties count against the target, so a constant scorer comes last instead of first. Column 0 (padding) must hold
-    -inf. Raises ValueError on NaN: comparisons with NaN would otherwise put the target first.
+    Ties count against the target, so a constant scorer comes last instead of first. Column 0 (padding) is no
+    candidate. Raises ValueError on NaN: comparisons with NaN would otherwise put the target first.
     """
-    if torch.isnan(score_BI).any():
+    candidate_BI = score_BI[:, 1:]
+    if torch.isnan(candidate_BI).any():
         raise ValueError("scores contain NaN; the model has diverged")
-    return (score_BI >= score_BI.gather(1, target_B[:, None])).sum(1)
+    return (candidate_BI >= score_BI.gather(1, target_B[:, None])).sum(1)
 
 
 def seen_above(score_BI: Tensor, target_B: Tensor, seen_BS: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class Evaluator:
         user_B = self._users[begin : begin + self._batch_size]
         history_BL = self._inputs.histories(user_B, self._max_len)
         score_BI = score(history_BL, user_B, self._noise(begin, history_BL)).float()
-        score_BI[:, 0] = -torch.inf
+        assert score_BI.shape == (len(user_B), self._seen.num_items + 1), "scores need num_items + 1 columns"
         target_B = self._target_U[user_B]
         kept_B = rank_of_target(score_BI, target_B)
         seen_BS = self._seen.histories(user_B, max_len=2**31)
