@@ -29,6 +29,8 @@ class Sequences:
     num_items: int
 
     def __post_init__(self) -> None:
+        if not all(array.ndim == 1 and array.dtype.kind in "iu" for array in (self.items, self.offsets)):
+            raise ValueError("sequences: items and offsets must be one-dimensional arrays of integers")
         if len(self.offsets) < 2 or self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
             raise ValueError("sequences: offsets must start at 0 and end at the number of items")
         if (np.diff(self.offsets) < 0).any():

@@ -44,6 +44,11 @@ class ResidentSequences:
         return self.window(start_B, end_B, width)
 
 
+def _require_samples(count: int) -> None:
+    if count == 0:
+        raise ValueError("no user has more than one training item, so there is nothing to learn from; give longer data")
+
+
 @dataclass(frozen=True)
 class PrefixBatch:
     """Training samples "history -> next item", longest history last.
@@ -82,6 +87,7 @@ class PrefixSampler:
         position_N = torch.arange(len(data.items_N), device=device)
         has_history_N = position_N > data.offsets_U[user_N]
         self._end_S, self._user_S = position_N[has_history_N], user_N[has_history_N]
+        _require_samples(self.num_samples)
 
     @property
     def num_samples(self) -> int:
@@ -141,6 +147,7 @@ class SequenceSampler:
             raise ValueError(f"pieces: {pieces!r} is not one of 'all', 'last'")
         self._data, self._max_len, self._batch_size, self._trim = data, max_len, batch_size, trim
         self._start_S, self._end_S, self._user_S = self._cut(data, max_len, pieces)
+        _require_samples(self.num_samples)
 
     @staticmethod
     def _cut(data: ResidentSequences, max_len: int, pieces: str) -> tuple[Tensor, Tensor, Tensor]:
