@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from aligndiff import losses, sampler
 from aligndiff.config import Config
@@ -112,17 +113,19 @@ class AlignDiffLearner(SingleLossLearner):
         groups = list(batch.slices(self.num_slices))
         # One gather for all groups: each embedding call has a backward pass as large as the item table.
         embedded_ND = net.items(torch.cat([history_BL.flatten() for _, history_BL in groups]))
+        parts = embedded_ND.split([history_BL.numel() for _, history_BL in groups])
         predicted = []
-        for (rows, history_BL), part in zip(groups, embedded_ND.split([h.numel() for _, h in groups]), strict=True):
-            embedded_BLD = part.view(*history_BL.shape, -1)
-            h_BD = net.guide(embedded_BLD, history_BL)
-            if h_BD is not None:
-                h_BD = torch.where(noise.null_B[rows, None], net.null, h_BD)
-            z_BLD = net.modulate(net.tokens(embedded_BLD), h_BD)
-            if noisy_BD is not None:
-                normal_BLD = noise.normal_for(rows, history_BL.shape[1])
-                z_BLD = z_BLD + (config.lambda_mean + config.lambda_std * normal_BLD) * noisy_BD[rows, None]
-            predicted.append(net.denoiser.finish(net.denoiser.hidden(z_BLD, history_BL)))
+        with parametrize.cached():  # the orthogonal matrices are the same for all groups
+            for (rows, history_BL), part in zip(groups, parts, strict=True):
+                embedded_BLD = part.view(*history_BL.shape, -1)
+                h_BD = net.guide(embedded_BLD, history_BL)
+                if h_BD is not None:
+                    h_BD = torch.where(noise.null_B[rows, None], net.null, h_BD)
+                z_BLD = net.modulate(net.tokens(embedded_BLD), h_BD)
+                if noisy_BD is not None:
+                    normal_BLD = noise.normal_for(rows, history_BL.shape[1])
+                    z_BLD = z_BLD + (config.lambda_mean + config.lambda_std * normal_BLD) * noisy_BD[rows, None]
+                predicted.append(net.denoiser.finish(net.denoiser.hidden(z_BLD, history_BL)))
         return torch.cat(predicted)
 
     def align(
