@@ -112,6 +112,11 @@ class Evaluator:
             begin += self._batch_size
         return Ranks(self._restore(torch.cat(kept)), self._restore(torch.cat(hidden)))
 
+    def oracle_score(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
+        """Scores that know the target: 1 for it, 0 for the rest. Every metric of them must be 1."""
+        size = self._seen.num_items + 1
+        return torch.nn.functional.one_hot(self._target_U[user_B], size).float()
+
     @torch.no_grad()
     def averages(self, probe: ProbeFn) -> dict[str, float]:
         """Mean over users of what `probe(history_BL, target_B, user_B, noise)` measures on each."""
@@ -127,7 +132,9 @@ class Evaluator:
     def _rank_batch(self, score: ScoreFn, begin: int) -> tuple[Tensor, Tensor]:
         user_B = self._users[begin : begin + self._batch_size]
         history_BL = self._inputs.histories(user_B, self._max_len)
-        score_BI = score(history_BL, user_B, self._noise(begin, history_BL)).float()
+        score_BI = score(history_BL, user_B, self._noise(begin, history_BL))
+        if score_BI.dtype != torch.float64:
+            score_BI = score_BI.float()  # bf16 scores tie far too often to be ranked
         assert score_BI.shape == (len(user_B), self._seen.num_items + 1), "scores need num_items + 1 columns"
         target_B = self._target_U[user_B]
         kept_B = rank_of_target(score_BI, target_B)

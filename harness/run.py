@@ -124,7 +124,9 @@ class _Run:
             for part in ("val", "test"):
                 evaluator = self._evaluator(learner, part)
                 try:
-                    found = evaluator.ranks(learner.score)
+                    found = evaluator.ranks(
+                        evaluator.oracle_score if getattr(learner, "is_oracle", False) else learner.score
+                    )
                 except ValueError as error:
                     raise DivergedError(str(error)) from error
                 ranks |= {f"{part}_kept": found.kept_U, f"{part}_hidden": found.hidden_U}
