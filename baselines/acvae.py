@@ -212,9 +212,7 @@ class ACVAE:
             terms["critic"] = self._update_critic(item_BLD.detach()[real_BL], z_BLD.detach()[real_BL], len(history_BL))
         return {name: value.detach() for name, value in terms.items()}
 
-    def generator_terms(
-        self, item_BLD: Tensor, z_BLD: Tensor, target_BL: Tensor, real_BL: Tensor
-    ) -> dict[str, Tensor]:
+    def generator_terms(self, item_BLD: Tensor, z_BLD: Tensor, target_BL: Tensor, real_BL: Tensor) -> dict[str, Tensor]:
         """Reconstruction, weighted KL and weighted contrast, each summed over positions and divided by users."""
         num_users = len(target_BL)
         target_N, z_ND = target_BL[real_BL], z_BLD[real_BL]

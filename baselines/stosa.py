@@ -145,7 +145,8 @@ class Network(nn.Module):
         dim = config.embedding_dim
         self.means, self.variances = (nn.Embedding(num_items + 1, dim, padding_idx=0) for _ in range(2))
         self.mean_positions, self.variance_positions = (
-            nn.Parameter(torch.empty(config.max_len, dim)) for _ in range(2)  # the last item is always in the last slot
+            nn.Parameter(torch.empty(config.max_len, dim))
+            for _ in range(2)  # the last item is always in the last slot
         )
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.dropout = Dropout(config.dropout)
