@@ -1,0 +1,208 @@
+"""All figures from records: learning curves, differences with intervals, Figure 3's sweeps, MMD, Figure 4.
+
+    python -m analysis.figures --runs results/demo/runs --plan results/demo/plan.json \\
+        --tables results/demo/tables --out results/demo/figures
+
+Each figure is written as PDF, SVG and PNG; `figures.json` lists them with titles and captions for the report.
+A figure without data is not drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import command, comparisons, mmd_table, plots
+from analysis.curves import read_curves
+from analysis.load import Runs, load_runs
+from analysis.mmd_run import read_representations
+from analysis.plan import Plan, read_plan
+from analysis.projection import Space, clouds_of, joint_space, project_pca, project_tsne, subsample
+from harness.record import write_text_atomically
+
+FILE = "figures.json"
+PER_PANEL = 6  # curves one can tell apart in one panel
+FIGURE_4 = {"diffurec": "DiffuRec", "aligndiff": "AlignDiff"}
+FIGURE_4_POINTS = 1500  # users per model: t-SNE of 4,500 points takes seconds
+FIGURE_4_SEED = 0
+COVERS = {"over_seeds": "seeds", "over_users": "users", "over_both_t": "seeds and users"}
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """What figures.json says of one figure; its files are {slug}.pdf, .svg and .png."""
+
+    slug: str
+    title: str
+    caption: str
+    section: str  # of the report: "curves", "results" or "paper"
+
+
+Drawn = tuple[Figure, FigureEntry]
+
+
+def draw_curves(runs: Runs, plan: Plan) -> Iterator[Drawn]:
+    """Draw validation curves, a figure per dataset with a few methods per panel."""
+    k = 10 if 10 in plan.cutoffs else plan.cutoffs[0]
+    curves = read_curves(runs, plan, metric=f"NDCG@{k}")
+    for dataset, display in plan.datasets.items():
+        table = curves[curves["dataset"] == dataset]
+        methods = list(dict.fromkeys(table["method"]))
+        if not methods:
+            continue
+        panels = [methods[i : i + PER_PANEL] for i in range(0, len(methods), PER_PANEL)]
+        rows, columns = -(-len(panels) // 2), min(2, len(panels))
+        figure, axes = plots.new_figure(
+            rows, columns, width=plots.COLUMN_WIDTH if columns == 1 else plots.PAGE_WIDTH, height=2.4 * rows
+        )
+        for ax, names in zip(axes.flat, panels, strict=False):
+            part = table[table["method"].isin(names)]
+            plots.learning_curves(part, ax, value="value", label=f"validation NDCG@{k}, %")
+            ax.set_ylim(0, 1.05 * table["value"].max() or None)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        caption = (
+            f"Validation NDCG@{k} during training on {display}: thin lines are seeds, thick lines their mean up to the "
+            "first seed that stops, bands one sample standard deviation."
+        )
+        yield figure, FigureEntry(f"curves_{dataset}", f"Learning curves, {display}", caption, "curves")
+
+
+def draw_differences(table: pd.DataFrame, plan: Plan) -> Iterator[Drawn]:
+    """Draw the differences of AlignDiff and each rival, a panel per metric, with what each interval covers."""
+    for dataset, on in table.groupby("dataset", sort=False):
+        metrics = list(dict.fromkeys(on["metric"]))
+        figure, axes = plots.new_figure(
+            1, len(metrics), width=plots.PAGE_WIDTH, height=1.0 + 0.28 * on["rival_display"].nunique()
+        )
+        for ax, metric in zip(axes.flat, metrics, strict=True):
+            long = _one_row_per_interval(on[on["metric"] == metric])
+            plots.interval_plot(long, ax, label=f"difference in {metric}, percentage points")
+        for ax in axes.flat[1:]:
+            ax.tick_params(labelleft=False)
+            ax.get_legend().remove()
+        display = plan.datasets[dataset]
+        caption = (
+            f"AlignDiff minus each method on {display}: positive where AlignDiff is ahead, 95 % intervals. "
+            "A hollow point has no such interval: one seed shows no spread."
+        )
+        yield (
+            figure,
+            FigureEntry(f"differences_{dataset}", f"AlignDiff minus each method, {display}", caption, "results"),
+        )
+
+
+def _one_row_per_interval(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            (row["rival_display"], row["difference"], row[f"{name}_low"], row[f"{name}_high"], cover)
+            for _, row in rows.iterrows()
+            for name, cover in COVERS.items()
+        ],
+        columns=["name", "estimate", "low", "high", "covers"],
+    )
+
+
+def draw_sweeps(runs: Runs, plan: Plan) -> Iterator[Drawn]:
+    """Draw Figure 3: one figure per sweep, HR@10 and NDCG@10 beside each other."""
+    if not plan.sweeps:
+        return
+    values = runs.table([10])
+    values = values[values["protocol"] == "kept"]
+    for sweep in plan.sweeps:
+        at = dict(zip(sweep.cells, sweep.values, strict=True))
+        rows = values[values["method"].isin(at)]
+        numeric = all(isinstance(value, int | float) for value in sweep.values)
+        if rows.empty or not numeric:
+            continue
+        figure, axes = plots.new_figure(1, 2, width=plots.PAGE_WIDTH)
+        spread = min(v for v in sweep.values if v > 0) * 20 < max(sweep.values) and min(sweep.values) > 0
+        for ax, metric in zip(axes.flat, ("HR@10", "NDCG@10"), strict=True):
+            part = rows[rows["metric"] == metric]
+            tidy = pd.DataFrame(
+                {"line": part["dataset"].map(plan.datasets), "x": part["method"].map(at), "value": 100 * part["value"]}
+            )
+            plots.sweep_lines(tidy, ax, x_label=sweep.field, y_label=f"{metric}, %", log=spread)
+        caption = f"Test figures over {sweep.field}; bars are one sample standard deviation where there are seeds."
+        yield figure, FigureEntry(f"figure3_{sweep.name}", f"Figure 3: {sweep.field}", caption, "paper")
+
+
+def draw_mmd(mmd: Sequence[mmd_table.MMDRun], plan: Plan) -> Iterator[Drawn]:
+    """Draw Table 5 in the two views that compare models."""
+    if not mmd:
+        return
+    figure, axes = plots.new_figure(1, 2, width=plots.PAGE_WIDTH)
+    for ax, view in zip(axes.flat, ("standardised", "cosine"), strict=True):
+        rows = [(plan.datasets.get(r.dataset, r.dataset), _display(plan, r.method), r.value(view)) for r in mmd]
+        plots.mmd_bars(pd.DataFrame(rows, columns=["group", "method", "value"]), ax, label=f"squared MMD, {view}")
+    caption = "Squared MMD between generated and true representations; points are runs, lines one standard deviation."
+    yield figure, FigureEntry("table5_mmd", "Table 5 as a picture", caption, "paper")
+
+
+def draw_projections(folder: Path, plan: Plan) -> Iterator[Drawn]:
+    """Draw Figure 4 for each dataset of which both models' representations of one seed exist."""
+    for dataset, display in plan.datasets.items():
+        files = {name: sorted((folder / dataset / method).glob("seed*.npz")) for method, name in FIGURE_4.items()}
+        if not all(files.values()):
+            continue
+        spaces = {name: Space(*read_representations(found[0])) for name, found in files.items()}
+        spaces = subsample(spaces, FIGURE_4_POINTS, np.random.default_rng(FIGURE_4_SEED))
+        joint = joint_space(spaces, "AlignDiff")
+        pictures = {"PCA": project_pca(clouds_of(joint)), "t-SNE": project_tsne(clouds_of(joint), FIGURE_4_SEED)}
+        figure = plots.projection_grid({title: picture.points for title, picture in pictures.items()})
+        seeds = ", ".join(f"{name} {found[0].stem}" for name, found in files.items())
+        caption = " ".join([joint.caption, *(picture.caption for picture in pictures.values()), f"Runs: {seeds}."])
+        yield figure, FigureEntry(f"figure4_{dataset}", f"Figure 4: representations on {display}", caption, "paper")
+
+
+def _display(plan: Plan, method: str) -> str:
+    return plan.labels().get(method, method)
+
+
+def write(drawn: Iterator[Drawn], folder: Path) -> list[FigureEntry]:
+    """Save every figure and figures.json."""
+    entries = []
+    for figure, entry in drawn:
+        plots.save_figure(figure, folder / entry.slug)
+        entries.append(entry)
+    text = json.dumps([asdict(entry) for entry in entries], indent=1)
+    write_text_atomically(folder / FILE, text + "\n")
+    return entries
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", required=True, type=Path, help="folder of runs: {dataset}/{method}/seed{seed}")
+    parser.add_argument("--plan", required=True, type=Path, help="plan.json of the configuration")
+    parser.add_argument("--tables", type=Path, help="folder of the tables, for comparisons.csv")
+    parser.add_argument("--mmd", type=Path, help="folder of MMD files: {dataset}/{method}/seed{seed}.json")
+    parser.add_argument("--representations", type=Path, help="folder of {dataset}/{method}/seed{seed}.npz")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave unreadable runs out")
+    parser.add_argument("--allow-mixed", action="store_true", help="runs of different digests as separate lines")
+    options = parser.parse_args(argv)
+    plan = read_plan(options.plan)
+    runs = load_runs(options.runs, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed)
+    tested = comparisons.read(options.tables) if options.tables else comparisons.compare_runs(runs, plan)
+    mmd = mmd_table.read_folder(options.mmd, runs) if options.mmd else []
+    parts: list[Callable[[], Iterator[Drawn]]] = [
+        lambda: draw_differences(tested, plan),
+        lambda: draw_sweeps(runs, plan),
+        lambda: draw_mmd(mmd, plan),
+        lambda: draw_projections(options.representations, plan) if options.representations else iter(()),
+        lambda: draw_curves(runs, plan),
+    ]
+    write((drawn for part in parts for drawn in part()), options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,195 @@
+"""Run records and ranks as one tidy table, with runs that must not be averaged kept apart.
+
+Every figure is recomputed from the ranks, so any cut-off is available, and compared with the record's own: a
+record and ranks that disagree are refused. Runs of one method on one dataset belong together only if data, code
+and settings have the same digests; all runs on one dataset must share its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.metrics import summarise
+from harness.record import CorruptRecordError, RunRecord, read_ranks, read_record
+
+PROTOCOLS = {"kept": "seen items stay candidates", "hidden": "seen items removed"}  # headline first
+DIGESTS = {"data_sha256": "data", "code_digest": "code", "settings_sha256": "settings"}
+TABLE_COLUMNS = ("dataset", "method", "seed", "protocol", "metric", "value", "record")
+TOLERANCE = 1e-9  # between a record's metrics and those of its ranks, both float64 means
+
+
+class MixedRunsError(ValueError):
+    """Runs that would be averaged differ in data, code or settings; the message names two records."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. `method` differs from the record's only where mixed runs are shown as separate rows."""
+
+    path: str  # of the record, as found on disk
+    record: RunRecord
+    method: str
+    group: str = ""  # what tells mixed runs of one method apart, e.g. "code 3fa2c1d0"
+    ranks: dict[str, NDArray[np.int32]] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> str:
+        """Folder of the run below the folder of all runs; also its name in the report."""
+        return f"{self.record.dataset}/{self.record.method}/seed{self.record.seed}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run that could not be read, under partial results."""
+
+    key: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of a folder, in order of dataset, method and seed."""
+
+    runs: tuple[Run, ...]
+    problems: tuple[Problem, ...] = ()
+    mixed_data: frozenset[str] = frozenset()  # datasets whose runs saw different data, under allow_mixed
+
+    def of(self, dataset: str, method: str, *, completed: bool = False) -> list[Run]:
+        found = [run for run in self.runs if (run.record.dataset, run.method) == (dataset, method)]
+        return [run for run in found if run.record.completed] if completed else found
+
+    def methods_of(self, dataset: str, method: str) -> list[str]:
+        """The names under which a method's runs appear: itself, or one per group if they are mixed."""
+        groups = [r.method for r in self.runs if (r.record.dataset, r.record.method) == (dataset, method)]
+        return list(dict.fromkeys(groups)) or [method]
+
+    def table(self, cutoffs: Iterable[int]) -> pd.DataFrame:
+        """One row per completed run, protocol and metric; values are fractions.  Columns: TABLE_COLUMNS."""
+        cutoffs = tuple(cutoffs)
+        rows = [
+            (run.record.dataset, run.method, run.record.seed, protocol, metric, value, run.path)
+            for run in self.runs
+            for protocol in PROTOCOLS
+            if (rank_U := run.ranks.get(f"test_{protocol}")) is not None
+            for metric, value in summarise(rank_U, cutoffs).items()
+        ]
+        return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+
+
+def load_runs(folder: Path | str, *, skip_corrupt: bool = False, allow_mixed: bool = False) -> Runs:
+    """Read {folder}/{dataset}/{method}/seed{seed}/record.json and the ranks beside each.
+
+    skip_corrupt: report an unreadable run in `problems` instead of refusing all.
+    allow_mixed: give runs of different digests separate names instead of refusing.
+    Raises CorruptRecordError naming the file, MixedRunsError naming two records, ValueError without a folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder of runs; run the workflow first or correct --runs")
+    runs, problems = [], []
+    for path in sorted(folder.glob("*/*/seed*/record.json")):
+        try:
+            runs.append(_load(path))
+        except CorruptRecordError as error:
+            if not skip_corrupt:
+                raise
+            problems.append(Problem("/".join(path.parts[-4:-1]), str(path), str(error)))
+    runs.sort(key=lambda run: (run.record.dataset, run.record.method, run.record.seed))
+    mixed_data = _differing_data(runs)
+    if not allow_mixed:
+        _refuse_mixed(runs)
+    return Runs(tuple(_separated(runs)), tuple(problems), frozenset(mixed_data))
+
+
+def _load(path: Path) -> Run:
+    record = read_record(path)
+    run = Run(str(path), record, record.method)
+    if run.key != "/".join(path.parts[-4:-1]):
+        raise CorruptRecordError(f"{path}: is the record of {run.key}, so its folder was copied or renamed")
+    if not record.completed:
+        return run
+    ranks = {name: rank_U for name, rank_U in _ranks(path, record).items() if name.startswith("test_")}
+    if not ranks:
+        raise CorruptRecordError(f"{path}: a completed run without ranks of test users; delete its folder, run again")
+    for name, rank_U in ranks.items():
+        _check_ranks(path, record, name, rank_U)
+    return Run(str(path), record, record.method, ranks=ranks)
+
+
+def _ranks(path: Path, record: RunRecord) -> dict[str, NDArray[np.int32]]:
+    try:
+        return read_ranks(path, record)
+    except CorruptRecordError:
+        raise
+    except Exception as error:  # a damaged archive fails in many ways: zip, zlib, header
+        raise CorruptRecordError(
+            f"{path.parent / 'ranks.npz'}: damaged ({error}); delete the folder, run again"
+        ) from error
+
+
+def _check_ranks(path: Path, record: RunRecord, name: str, rank_U: NDArray[np.int32]) -> None:
+    if rank_U.ndim != 1 or len(rank_U) != record.num_users or (len(rank_U) and rank_U.min() < 1):
+        raise CorruptRecordError(
+            f"{path}: {name} in ranks.npz is not one rank >= 1 for each of {record.num_users} users"
+        )
+    stated = record.metrics.get(name, {})
+    found = summarise(rank_U, sorted({int(metric.partition("@")[2]) for metric in stated}))
+    wrong = [m for m in stated if abs(found.get(m, np.inf) - stated[m]) > TOLERANCE]
+    if wrong:
+        raise CorruptRecordError(
+            f"{path}: states {name} {wrong[0]} = {stated[wrong[0]]}, its ranks give {found.get(wrong[0])}"
+        )
+
+
+def _differing_data(runs: Sequence[Run]) -> set[str]:
+    seen: dict[str, set[str]] = {}
+    for run in runs:
+        seen.setdefault(run.record.dataset, set()).add(run.record.data_sha256)
+    return {dataset for dataset, digests in seen.items() if len(digests) > 1}
+
+
+def _refuse_mixed(runs: Sequence[Run]) -> None:
+    first_on: dict[str, Run] = {}
+    first_of: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        other = first_on.setdefault(run.record.dataset, run)
+        if other.record.data_sha256 != run.record.data_sha256:
+            raise MixedRunsError(_mixed(other, run, "data_sha256"))
+        other = first_of.setdefault((run.record.dataset, run.record.method), run)
+        for digest in ("code_digest", "settings_sha256"):
+            if getattr(other.record, digest) != getattr(run.record, digest):
+                raise MixedRunsError(_mixed(other, run, digest))
+
+
+def _mixed(one: Run, other: Run, digest: str) -> str:
+    return (
+        f"{one.path} and {other.path} were made with different {DIGESTS[digest]} "
+        f"({digest} {getattr(one.record, digest)[:8]} and {getattr(other.record, digest)[:8]}) and must not be compared "
+        "as one; run the older one again, or show them as separate rows with --allow-mixed"
+    )
+
+
+def _separated(runs: Sequence[Run]) -> list[Run]:
+    """Rename runs of a method whose digests differ, after the digests that differ."""
+    values: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for run in runs:
+        kinds = values.setdefault((run.record.dataset, run.record.method), {digest: set() for digest in DIGESTS})
+        for digest in DIGESTS:
+            kinds[digest].add(getattr(run.record, digest))
+    separated = []
+    for run in runs:
+        kinds = values[run.record.dataset, run.record.method]
+        parts = [
+            f"{name} {getattr(run.record, digest)[:8]}" for digest, name in DIGESTS.items() if len(kinds[digest]) > 1
+        ]
+        group = ", ".join(parts)
+        name = f"{run.method} [{group}]" if group else run.method
+        separated.append(Run(run.path, run.record, name, group, run.ranks))
+    return separated

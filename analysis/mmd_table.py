@@ -1,0 +1,145 @@
+"""Table 5: MMD between generated representations and targets, in three views because the paper names none.
+
+The files are those of `analysis.mmd_run`; each must come from the run whose record lies among the runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.audit.paper_tables import Paper
+from analysis.load import MixedRunsError, Runs
+from analysis.measured import Cell, averaged, marked
+from analysis.mmd import VIEWS
+from analysis.mmd_run import IDENTITY, SCHEMA
+from analysis.plan import Plan
+from analysis.significance import welch_t
+from analysis.table_model import Block, Row, Table
+from analysis.table_specs import CLAIMANT
+
+RIVAL = "diffurec"  # the text names it as the paper's "SOTA" column
+PRINTED_NAMES = {RIVAL: "DiffuRec", CLAIMANT: "AlignDiff"}
+UNIT = 1e-3
+CAPTION = (
+    "Squared MMD (unbiased, median bandwidth) between generated representations and targets of test users, in units "
+    "of 1e-3; smaller is nearer. The paper states neither kernel, estimator nor view. Raw values of two models lie in "
+    "two spaces and are not comparable; standardised and cosine are the readings its claim could mean."
+)
+
+
+@dataclass(frozen=True)
+class MMDRun:
+    """One run's file. results: one row per view and multiplier, columns as in `analysis.mmd.MMDResult`."""
+
+    dataset: str
+    method: str
+    seed: int
+    path: str
+    results: pd.DataFrame
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset}/{self.method}/seed{self.seed}"
+
+    def value(self, view: str) -> float:
+        rows = self.results[(self.results["view"] == view) & (self.results["multiplier"] == 1.0)]
+        return float(rows["unbiased"].iloc[0])
+
+
+def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
+    """Read {folder}/{dataset}/{method}/seed{seed}.json.  Raises ValueError on a damaged or foreign file."""
+    records = {run.key: run.record for run in runs.runs}
+    found = []
+    for path in sorted(Path(folder).glob("*/*/seed*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            run = MMDRun(*(values[name] for name in IDENTITY[:3]), str(path), pd.DataFrame(values["results"]))
+            if values["schema"] != SCHEMA or any(pd.isna(run.value(view)) for view in VIEWS):
+                raise ValueError(f"schema {values['schema']} or its values are not what this code reads")
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"{path}: not an MMD file ({error}); delete it and run again") from error
+        record = records.get(run.key)
+        stale = [name for name in IDENTITY if record is not None and getattr(record, name) != values[name]]
+        if stale:
+            raise MixedRunsError(f"{path}: measured on another run than the record of {run.key} ({stale[0]} differs)")
+        found.append(run)
+    return found
+
+
+def build(mmd: Sequence[MMDRun], paper: Paper, plan: Plan) -> Table:
+    """Build Table 5; a dataset without files shows what is printed and that nothing was run."""
+    printed = {(cell.dataset.lower(), cell.model): cell for cell in paper.table("5")}
+    names = {row.dataset.lower(): row.dataset for row in paper.statistics}
+    datasets = dict(plan.datasets) | {key: names[key] for key, _ in printed if key not in plan.datasets}
+    blocks = tuple(_block(mmd, printed, plan, dataset, display) for dataset, display in datasets.items())
+    return Table("table5", "Table 5. Distance of generated from true representations", CAPTION, "1e-3", blocks)
+
+
+def _block(mmd: Sequence[MMDRun], printed, plan: Plan, dataset: str, display: str) -> Block:
+    here = [run for run in mmd if run.dataset == dataset]
+    labels = dict(PRINTED_NAMES) | plan.labels()
+    methods = list(dict.fromkeys([*PRINTED_NAMES, *(run.method for run in here)]))
+    rows = []
+    for method in methods:
+        text = _printed(printed.get((dataset, PRINTED_NAMES.get(method))))
+        runs = [run for run in here if run.method == method and run.seed in plan.seeds(dataset, method)]
+        rows.append([_cell(runs, view, text, len(plan.seeds(dataset, method))) for view in VIEWS])
+    # Raw values lie in different spaces: nothing there is best.
+    columns = [
+        column if view == "raw" else marked(column, lower_is_better=True)
+        for view, column in zip(VIEWS, map(list, zip(*rows, strict=True)), strict=True)
+    ]
+    cells = list(zip(*columns, strict=True))
+    derived = _claims(here, cells, methods, printed.get((dataset, PRINTED_NAMES[CLAIMANT])), plan, dataset)
+    shown = tuple(Row(labels.get(m, m), m, row) for m, row in zip(methods, cells, strict=True))
+    return Block(dataset, display, "", VIEWS, shown, derived)
+
+
+def _cell(runs: Sequence[MMDRun], view: str, text: str, planned: int) -> Cell:
+    if not runs:
+        return Cell(text, planned=planned)
+    records, keys = tuple(run.path for run in runs), tuple(run.key for run in runs)
+    note = f"{len(runs)} of {planned} seeds" if len(runs) < planned else ""
+    blank = Cell(text, planned=planned, note=note, records=records, runs=keys, decimals=3)
+    return averaged([run.value(view) / UNIT for run in runs], blank)
+
+
+def _claims(here, cells, methods, claimed, plan: Plan, dataset: str) -> tuple[Row, ...]:
+    """Two rows: the relative difference of the means, and Welch's test over seeds, which the claim is about."""
+    ours, rival = cells[methods.index(CLAIMANT)], cells[methods.index(RIVAL)]
+    gains, tests = [], []
+    for view, mine, theirs in zip(VIEWS, ours, rival, strict=True):
+        gain = Cell(claimed.improvement.text if claimed else "", state="not run")
+        test = Cell(claimed.p.text if claimed else "", state="not run", decimals=4)
+        if mine.value is not None and theirs.value is not None:
+            shared = {
+                "n": min(mine.n, theirs.n),
+                "records": mine.records + theirs.records,
+                "runs": mine.runs + theirs.runs,
+            }
+            if theirs.value > 0:
+                gain = Cell(gain.printed, value=100 * (theirs.value - mine.value) / theirs.value, decimals=1, **shared)
+            else:
+                gain = Cell(gain.printed, state="rival not above zero", **shared)
+            values = [
+                [run.value(view) for run in here if run.method == m and run.seed in plan.seeds(dataset, m)]
+                for m in (CLAIMANT, RIVAL)
+            ]
+            result = welch_t(*values, 0.95) if min(map(len, values)) > 1 else None
+            test = (
+                Cell(test.printed, value=result.p, decimals=4, **shared)
+                if result
+                else Cell(test.printed, state="needs two seeds each", **shared)
+            )
+        gains.append(gain)
+        tests.append(test)
+    return Row("AlignDiff below DiffuRec, %", "", tuple(gains)), Row("p of it (Welch, over seeds)", "", tuple(tests))
+
+
+def _printed(cell) -> str:
+    return f"{cell.printed.text} ± {cell.std.text}" if cell else ""

@@ -1,0 +1,138 @@
+"""The plan of an analysis: which cells should exist, how they are called, and what is swept.
+
+`plan.json` is written by the workflow from its configuration:
+
+    {"name": "demo",
+     "cells": [{"dataset": "beauty", "method": "aligndiff", "seed": 1, "display": "AlignDiff", "variant_of": null}],
+     "sweeps": [{"name": "omega", "field": "omega", "values": [0.01, 0.1], "method": "aligndiff",
+                 "cells": ["aligndiff.omega_0.01", "aligndiff.omega_0.1"]}],
+     "datasets": {"beauty": {"display": "Beauty"}},
+     "cutoffs": [5, 10, 20],
+     "configfile": "config/demo.yaml"}
+
+`configfile` is optional and only completes the command that reruns a cell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REQUIRED = ("name", "cells", "datasets", "cutoffs")
+OPTIONAL = ("sweeps", "configfile")
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One run that should exist."""
+
+    dataset: str
+    method: str
+    seed: int
+    display: str
+    variant_of: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Folder of the run below the folder of all runs."""
+        return f"{self.dataset}/{self.method}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Values of one field, each run under the name beside it in `cells`."""
+
+    name: str
+    field: str
+    method: str
+    values: tuple[Any, ...]
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the analysis knows before it reads a record."""
+
+    name: str
+    cells: tuple[PlannedCell, ...]
+    datasets: Mapping[str, str]  # key -> display name, in order
+    cutoffs: tuple[int, ...]
+    sweeps: tuple[Sweep, ...] = ()
+    configfile: str | None = None
+
+    def seeds(self, dataset: str, method: str) -> list[int]:
+        return [cell.seed for cell in self.cells if (cell.dataset, cell.method) == (dataset, method)]
+
+    def methods(self) -> dict[str, PlannedCell]:
+        """One planned cell per method, in the order of the plan; it carries display name and origin."""
+        found: dict[str, PlannedCell] = {}
+        for cell in self.cells:
+            found.setdefault(cell.method, cell)
+        return found
+
+    def labels(self) -> dict[str, str]:
+        """Display name of every method, followed by its key where two methods share one.
+
+        Points of a sweep carry the name of the method they vary and do not count.
+        """
+        swept = self.swept()
+        shown = Counter(cell.display for name, cell in self.methods().items() if name not in swept)
+        return {
+            name: cell.display if shown[cell.display] < 2 and name not in swept else f"{cell.display} ({name})"
+            for name, cell in self.methods().items()
+        }
+
+    def swept(self) -> set[str]:
+        """Methods that exist only as points of a sweep."""
+        return {name for sweep in self.sweeps for name in sweep.cells} - {sweep.method for sweep in self.sweeps}
+
+
+def read_plan(path: Path | str) -> Plan:
+    """Read plan.json.  Raises ValueError naming the file and the key that is wrong."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    try:
+        return _plan(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not a plan: {_reason(error)}") from error
+
+
+def _plan(values: Mapping[str, Any]) -> Plan:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected an object with {', '.join(REQUIRED)}")
+    missing = [key for key in REQUIRED if key not in values]
+    unknown = sorted(set(values) - set(REQUIRED) - set(OPTIONAL))
+    if missing or unknown:
+        raise ValueError(f"keys missing: {missing}, unknown: {unknown}; legal: {', '.join(REQUIRED + OPTIONAL)}")
+    cells = tuple(PlannedCell(**cell) for cell in values["cells"])
+    datasets = {key: entry.get("display", key) for key, entry in values["datasets"].items()}
+    strange = sorted({cell.dataset for cell in cells} - set(datasets))
+    if strange:
+        raise ValueError(f"cells name datasets {strange}, which `datasets` lacks: {', '.join(datasets)}")
+    if len({cell.path for cell in cells}) != len(cells):
+        raise ValueError("a cell is listed twice")
+    return Plan(
+        name=str(values["name"]),
+        cells=cells,
+        datasets=datasets,
+        cutoffs=tuple(int(k) for k in values["cutoffs"]),
+        sweeps=tuple(_sweep(sweep) for sweep in values.get("sweeps") or []),
+        configfile=values.get("configfile"),
+    )
+
+
+def _sweep(values: Mapping[str, Any]) -> Sweep:
+    sweep = Sweep(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    if len(sweep.values) != len(sweep.cells):
+        raise ValueError(f"sweep {sweep.name}: {len(sweep.values)} values but {len(sweep.cells)} cells")
+    return sweep
+
+
+def _reason(error: Exception) -> str:
+    return f"key {error} is missing" if isinstance(error, KeyError) else str(error)

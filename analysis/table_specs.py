@@ -1,0 +1,150 @@
+"""What each table of the paper shows, as data: which methods in which order, under which printed name.
+
+Table 1 comes from the data and Table 5 from representations; `analysis.tables` and `analysis.mmd_table` build those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.audit.cells import Cell as PrintedCell
+from analysis.audit.paper_tables import Paper
+from analysis.plan import Plan, Sweep
+
+CLAIMANT = "aligndiff"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row: the method's key, its name in our tables, and its name in the paper's transcribed table."""
+
+    method: str
+    display: str
+    printed: str | None = None
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table. metrics: None takes HR and NDCG at every cut-off of the plan."""
+
+    slug: str
+    title: str
+    caption: str
+    subjects: tuple[Subject, ...]
+    metrics: tuple[str, ...] | None = None
+    takes_others: bool = False  # planned methods that no other table shows are added as rows
+    has_improvement: bool = False
+
+    def metrics_under(self, plan: Plan) -> tuple[str, ...]:
+        return self.metrics or tuple(f"{name}@{k}" for name in ("HR", "NDCG") for k in plan.cutoffs)
+
+
+TABLES = (
+    TableSpec(
+        slug="table2",
+        title="Table 2. Main comparison",
+        caption="HR and NDCG in percent over all test users, full ranking.",
+        subjects=(
+            Subject("gru4rec", "GRU4Rec", "GRU4Rec"),
+            Subject("caser", "Caser", "Caser"),
+            Subject("sasrec", "SASRec", "SASRec"),
+            Subject("bert4rec", "BERT4Rec", "BERT4Rec"),
+            Subject("comirec", "ComiRec", "ComiRec"),
+            Subject("svae", "SVAE", "SVAE"),
+            Subject("acvae", "ACVAE", "ACVAE"),
+            Subject("stosa", "STOSA", "STOSA"),
+            Subject("cadirec", "CaDiRec", "CaDiRec"),
+            Subject("diffurec", "DiffuRec", "DiffuRec"),
+            Subject("aligndiff", "AlignDiff", "AlignDiff"),
+        ),
+        takes_others=True,
+        has_improvement=True,
+    ),
+    TableSpec(
+        slug="table3",
+        title="Table 3. Ablations",
+        caption="AlignDiff without multi-level guidance (w/o ML) and without the energy function (w/o EN).",
+        subjects=(
+            Subject("aligndiff.without_guidance", "w/o ML", "w/o ML"),
+            Subject("aligndiff.without_energy", "w/o EN", "w/o EN"),
+            Subject("aligndiff", "AlignDiff", "AlignDiff"),
+        ),
+    ),
+    TableSpec(
+        slug="table4",
+        title="Table 4. Energy functions",
+        caption="AlignDiff with energy functions of other depth and kind; three layers is AlignDiff itself.",
+        subjects=(
+            Subject("aligndiff.energy_1", "1-layer MLP", "1-layer MLP"),
+            Subject("aligndiff", "3-layer MLP", "3-layer MLP"),
+            Subject("aligndiff.energy_6", "6-layer MLP", "6-layer MLP"),
+            Subject("aligndiff.energy_transformer", "Transformer", "Transformer"),
+        ),
+    ),
+    TableSpec(
+        slug="table6",
+        title="Table 6. Correction steps",
+        caption="Energy correction repeated at inference, on the same trained weights.",
+        subjects=(
+            Subject("aligndiff", "1 step", "1"),
+            Subject("aligndiff.correction_2", "2 steps", "2"),
+            Subject("aligndiff.correction_4", "4 steps", "4"),
+            Subject("aligndiff.correction_8", "8 steps", "8"),
+        ),
+        metrics=("HR@10", "NDCG@10"),
+    ),
+    TableSpec(
+        slug="table7",
+        title="Table 7. Rival losses",
+        caption="The energy function trained with a gradient penalty (GAD-GP) or adversarially (GAD-Adv); the paper "
+        "defines neither, the readings are ours.",
+        subjects=(
+            Subject("aligndiff.gad_gp", "GAD-GP", "GAD-GP"),
+            Subject("aligndiff.gad_adv", "GAD-Adv", "GAD-Adv"),
+            Subject("aligndiff", "AlignDiff", "AlignDiff"),
+        ),
+        metrics=("HR@5", "HR@10", "NDCG@5", "NDCG@10"),
+    ),
+)
+
+
+def sweep_spec(sweep: Sweep) -> TableSpec:
+    """Describe the numbers behind one panel of Figure 3; the paper prints no readable values there."""
+    return TableSpec(
+        slug=f"figure3_{sweep.name}",
+        title=f"Figure 3 in numbers: {sweep.field}",
+        caption=f"{sweep.method} with {sweep.field} varied, everything else as in its configuration.",
+        subjects=tuple(
+            Subject(name, f"{sweep.field} = {value}") for name, value in zip(sweep.cells, sweep.values, strict=True)
+        ),
+        metrics=("HR@10", "NDCG@10"),
+    )
+
+
+def subjects_under(spec: TableSpec, plan: Plan) -> list[Subject]:
+    """Return the rows of a table: others first, the paper's in its order, variants after their origin."""
+    if not spec.takes_others:
+        return list(spec.subjects)
+    elsewhere = {subject.method for other in TABLES for subject in other.subjects} | plan.swept()
+    others = [cell for name, cell in plan.methods().items() if name not in elsewhere]
+    known = {subject.method for subject in spec.subjects}
+    labels = plan.labels()
+    rows = [Subject(cell.method, labels[cell.method]) for cell in others if cell.variant_of not in known]
+    for subject in spec.subjects:
+        rows.append(Subject(subject.method, labels.get(subject.method, subject.display), subject.printed))
+        rows += [Subject(cell.method, labels[cell.method]) for cell in others if cell.variant_of == subject.method]
+    return rows
+
+
+def printed_cells(paper: Paper, slug: str) -> dict[tuple[str, str, str], PrintedCell]:
+    """Look printed cells up by dataset key, printed name of the row, and metric."""
+    number = slug.removeprefix("table")
+    return {(cell.dataset.lower(), cell.model, cell.metric): cell for cell in paper.table(number)}
+
+
+def datasets_under(printed: Sequence[tuple[str, str, str]], paper: Paper, plan: Plan) -> dict[str, str]:
+    """Return the plan's datasets, then those only the paper's table has, with display names."""
+    names = {row.dataset.lower(): row.dataset for row in paper.statistics}
+    in_table = dict.fromkeys(dataset for dataset, _, _ in printed)
+    return dict(plan.datasets) | {key: names[key] for key in in_table if key not in plan.datasets}
