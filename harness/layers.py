@@ -30,7 +30,7 @@ class Dropout(nn.Module):
             return x
         if x.is_cuda or self.plain:
             return F.dropout(x, self.p)
-        keep = round((1.0 - self.p) * 65536)
+        keep = min(max(round((1.0 - self.p) * 65536), 1), 65535)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         mask = words.view(torch.int16)[: x.numel()].view(x.shape) < keep - 32768
         return x * mask.to(x.dtype).mul_(65536 / keep)
