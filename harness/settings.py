@@ -21,8 +21,11 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 def from_mapping(cls: type[T], values: Mapping[str, Any] | None, *, where: str) -> T:
     """Build the dataclass `cls` from `values`; `where` names the source in messages.
 
-    Raises ValueError on an unknown key, naming it and the nearest legal one, and on a value of the wrong type.
+    Raises ValueError on an unknown key, naming it and the nearest legal one, on a missing key, and on a value of
+    the wrong type.
     """
+    if values is not None and not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected a mapping, got {values!r}")
     values = dict(values or {})
     hints = typing.get_type_hints(cls)
     legal = {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -32,6 +35,11 @@ def from_mapping(cls: type[T], values: Mapping[str, Any] | None, *, where: str) 
                 f"{where}: unknown key {key!r}{nearest(key, legal)}; legal keys are {', '.join(sorted(legal))}"
             )
         values[key] = _coerce(value, legal[key], f"{where}: {key}")
+    empty = dataclasses.MISSING
+    required = [f.name for f in dataclasses.fields(cls) if f.default is empty and f.default_factory is empty]  # type: ignore[arg-type]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ValueError(f"{where}: missing key {', '.join(map(repr, missing))}")
     return cls(**values)
 
 
