@@ -72,12 +72,18 @@ def choose(settings: ComputeSettings) -> Compute:
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
-    torch.set_float32_matmul_precision("medium" if settings.onednn else "highest")
+    torch.set_float32_matmul_precision(_matmul_precision(settings, use_cuda=use_cuda))
     if not use_cuda:
         keep_freed_memory()
     return Compute(torch.device("cuda" if use_cuda else "cpu"), settings.precision)
+
+
+def _matmul_precision(settings: ComputeSettings, *, use_cuda: bool) -> str:
+    """torch's one switch for fp32 products: "high" is TF32 on a GPU, "medium" lets a CPU go through oneDNN."""
+    if use_cuda:
+        return "high" if settings.precision == "tf32" else "highest"
+    return "medium" if settings.onednn else "highest"
 
 
 def keep_freed_memory() -> None:
