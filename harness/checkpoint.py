@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class CheckpointFolder:
         buffer = io.BytesIO()
         torch.save({"identity": self._identity, "epoch": epoch, "state": state}, buffer)
         payload = buffer.getvalue()
-        temporary = self._folder / f".writing-{os.getpid()}"
+        temporary = self._folder / ".writing"  # one name, so that kills while writing leave one file at most
         try:
             with open(temporary, "wb") as file:
                 file.write(hashlib.sha256(payload).hexdigest().encode())
@@ -67,14 +68,18 @@ class CheckpointFolder:
         if hashlib.sha256(payload).hexdigest().encode() != digest:
             return "torn or damaged", {}
         # weights_only: a checkpoint can hold tensors and plain values, never code.
-        content = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
-        if content["identity"] != self._identity:
+        try:
+            content = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+            identity = content["identity"]
+        except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError) as error:
+            return f"not a checkpoint of this suite ({type(error).__name__})", {}
+        if identity != self._identity:
             return "made by other settings, data or code", {}
         return None, content
 
     def remove(self) -> None:
         """Delete the folder's checkpoints once the run is finished."""
-        for path in [*self._paths(), *self._folder.glob(".writing-*")]:
+        for path in [*self._paths(), self._folder / ".writing"]:
             path.unlink(missing_ok=True)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
