@@ -88,10 +88,14 @@ def write_record(record: RunRecord, path: str | Path) -> None:
     write_text_atomically(path, text + "\n")
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of strict JSON")
+
+
 def read_record(path: str | Path) -> RunRecord:
     """Read a record and check it.  Raises CorruptRecordError naming the file."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         return RunRecord(**values)
     except (OSError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not a readable run record ({error}); delete it and run again") from error
