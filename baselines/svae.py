@@ -74,6 +74,11 @@ def kl_to_standard_normal(mean: Tensor, scale: Tensor, *, form: str) -> Tensor:
     raise ValueError(f"kl: {form!r} is not one of 'exact', 'released'")
 
 
+def draw_latent(mean: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+    """z with standard deviation exp(scale)."""
+    return mean + scale.exp() * noise
+
+
 def next_items(batch: SequenceBatch, count: int) -> tuple[Tensor, Tensor]:
     """Inputs aligned left, and up to `count` items that follow each of them.  -> [B, L], [B, L, count]
 
@@ -146,7 +151,7 @@ class SVAE(SingleLossLearner):
         mean_ND, scale_ND = self.module.posterior(self.module(history_BL)[real_BL])
         generator = self.streams.torch("latent", self.compute.device)
         noise_ND = torch.randn(mean_ND.shape, generator=generator, device=generator.device)
-        logits_NI = self.module.logits(mean_ND + scale_ND.exp() * noise_ND)
+        logits_NI = self.module.logits(draw_latent(mean_ND, scale_ND, noise_ND))
         summed_N = _sum_of_cross_entropies(logits_NI, target_BLK[real_BL])
         first_B = (target_BLK[:, 0] > 0).sum(-1)  # the notebook divides by the targets of the first position
         reconstruction = (summed_N / first_B[row_N]).sum() / num_users
@@ -160,9 +165,10 @@ class SVAE(SingleLossLearner):
         aligned_BL, length_B = align_left(history_BL)
         with self.compute.autocast():
             state_BD = self.module(aligned_BL)[torch.arange(len(aligned_BL), device=aligned_BL.device), length_B - 1]
-            z_BD, scale_BD = self.module.posterior(state_BD)
+            mean_BD, scale_BD = self.module.posterior(state_BD)
+            z_BD = mean_BD
             if self.config.latent_at_test == "sample":
-                z_BD = z_BD + scale_BD.exp() * noise.normal(self.config.latent_dim)
+                z_BD = draw_latent(mean_BD, scale_BD, noise.normal(self.config.latent_dim))
             return F.pad(self.module.logits(z_BD), (1, 0), value=-torch.inf)
 
     def state_dict(self) -> dict[str, Any]:
