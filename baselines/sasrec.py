@@ -48,9 +48,10 @@ class Config:
     learning_rate: float = 1e-3
     beta2: float = 0.98
     weight_decay: float = 0.0
+    length_slices: int = 8  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "num_blocks", "num_heads", "max_len", "batch_size"):
+        for name in ("embedding_dim", "num_blocks", "num_heads", "max_len", "batch_size", "length_slices"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to but not including 1")
@@ -130,19 +131,22 @@ class SASRec(SingleLossLearner):
         data = ResidentSequences.of(view.train, compute.device)
         self.sampler = SequenceSampler(data, max_len=config.max_len, batch_size=config.batch_size, pieces=config.pieces)
         self.negatives = NegativeSampler(data)
+        self.slices = 1 if compute.is_cuda else config.length_slices
 
     def batches(self) -> Iterator[SequenceBatch]:
         return self.sampler.epoch(self.streams.torch("shuffle"))
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """Mean over real positions of the binary or the softmax cross-entropy."""
-        real_BL = batch.target_BL > 0
-        hidden_ND = self.module(batch.input_BL)[real_BL]
-        target_N, table = batch.target_BL[real_BL], self.module.items.weight
+        parts = [(self.module(part.input_BL), part) for part in batch.slices(self.slices)]
+        hidden_ND = torch.cat([hidden_BLD[part.target_BL > 0] for hidden_BLD, part in parts])
+        target_N = torch.cat([part.target_BL[part.target_BL > 0] for _, part in parts])
+        table = self.module.items.weight
         if self.config.loss == "softmax":
             return {"loss": softmax_cross_entropy(hidden_ND, table, target_N)}
+        user_N = torch.repeat_interleave(batch.user_B, (batch.target_BL > 0).sum(1))
         generator = self.streams.torch("negatives", self.compute.device)
-        negative_N = self.negatives.draw(batch.user_B, (real_BL.shape[1],), generator)[real_BL]
+        negative_N = self.negatives.draw(user_N, (), generator)
         scores = [(hidden_ND * table[item_N]).sum(-1) for item_N in (target_N, negative_N)]
         return {"loss": binary_cross_entropy(*scores).mean()}
 

@@ -49,6 +49,17 @@ def _require_samples(count: int) -> None:
         raise ValueError("no user has more than one training item, so there is nothing to learn from; give longer data")
 
 
+def length_slices(length_B: Tensor, count: int) -> Iterator[tuple[slice, int]]:
+    """Rows sorted by length in `count` groups of equal size, each with the length of its longest row.
+
+    Encoding group by group, each trimmed to its own width, is the same mathematics with less padding.
+    """
+    size = -(-len(length_B) // count)
+    for begin in range(0, len(length_B), size):
+        rows = slice(begin, min(begin + size, len(length_B)))
+        yield rows, int(length_B[rows.stop - 1])
+
+
 @dataclass(frozen=True)
 class PrefixBatch:
     """Training samples "history -> next item", longest history last.
@@ -63,15 +74,12 @@ class PrefixBatch:
     user_B: Tensor
 
     def slices(self, count: int) -> Iterator[tuple[slice, Tensor]]:
-        """Rows in `count` groups of similar length with each group's trimmed history.
-
-        Rows are sorted by length, so encoding group by group does the same mathematics with less padding.
-        """
-        size = -(-len(self.target_B) // count)
-        for begin in range(0, len(self.target_B), size):
-            rows = slice(begin, min(begin + size, len(self.target_B)))
-            width = int(self.length_B[rows.stop - 1]) if count > 1 else self.history_BL.shape[1]
-            yield rows, self.history_BL[rows, self.history_BL.shape[1] - width :]
+        """Rows in `count` groups of similar length with each group's trimmed history; 1 leaves the batch as it is."""
+        if count == 1:
+            yield slice(0, len(self.target_B)), self.history_BL
+            return
+        for rows, width in length_slices(self.length_B, count):
+            yield rows, self.history_BL[rows, -width:]
 
 
 class PrefixSampler:
@@ -118,12 +126,21 @@ class PrefixSampler:
 class SequenceBatch:
     """Whole training sequences for causal models: input and, one step later, target at each position.
 
-    Both [B, L], left-padded with 0 to the longest piece of the batch; target is 0 exactly where input is 0.
+    Both [B, L], left-padded with 0 to the longest piece of the batch, longest piece last; target is 0 exactly where
+    input is 0.
     """
 
     input_BL: Tensor
     target_BL: Tensor
     user_B: Tensor
+
+    def slices(self, count: int) -> Iterator[SequenceBatch]:
+        """The batch in `count` groups of similar length, each trimmed; 1 leaves it as it is."""
+        if count == 1:
+            yield self
+            return
+        for rows, width in length_slices((self.input_BL > 0).sum(1), count):
+            yield SequenceBatch(self.input_BL[rows, -width:], self.target_BL[rows, -width:], self.user_B[rows])
 
 
 class SequenceSampler:
@@ -171,8 +188,11 @@ class SequenceSampler:
             yield self.batch(chosen)
 
     def batch(self, chosen_B: Tensor) -> SequenceBatch:
+        """Gather the pieces with these indices, sorted by length."""
+        length_B, order = (self._end_S[chosen_B] - self._start_S[chosen_B]).sort(stable=True)
+        chosen_B = chosen_B[order]
         start_B, end_B = self._start_S[chosen_B], self._end_S[chosen_B]
-        width = int((end_B - start_B).max()) if self._trim else self._max_len
+        width = int(length_B[-1]) if self._trim else self._max_len
         input_BL = self._data.window(start_B, end_B, width)
         target_BL = self._data.window(start_B + 1, end_B + 1, width)
         return SequenceBatch(input_BL, target_BL, self._user_S[chosen_B])
