@@ -1,0 +1,229 @@
+"""ACVAE: the adversarial divergence, the contrastive term, causality, who updates what."""
+
+import math
+
+import pytest
+import torch
+
+from baselines import acvae
+from baselines.acvae import Config, ContrastCritic, Generator, KLCritic, contrast_loss, critic_loss
+from harness.compute import Compute
+from harness.learner import num_parameters
+from harness.split import leave_one_out
+from harness.streams import Streams, UserNoise
+from harness.synthetic import chain
+from harness.windows import SequenceBatch
+
+SMALL = {"embedding_dim": 12, "hidden_dim": 10, "latent_dim": 6, "critic_dim": 8, "max_len": 12, "batch_size": 8}
+
+
+def learner(num_users=40, num_items=20, **settings):
+    view = leave_one_out(chain(num_users=num_users, num_items=num_items)).training_view()
+    return acvae.build({**SMALL, **settings}, view, Streams(1), Compute())
+
+
+def fixed_noise(x):
+    """The same values at the same positions, however long the sequence."""
+    rows = [torch.randn(x.shape[2], generator=torch.Generator().manual_seed(row)) for row in range(x.shape[1])]
+    return torch.stack(rows).expand(len(x), -1, -1)
+
+
+def latents(model, *history):
+    model.module.eval()
+    with torch.no_grad():
+        return model.generator(torch.tensor(history), fixed_noise)[1]
+
+
+def test_numbers_of_parameters():
+    """The reference's at 3,416 items; its generator has two linear layers, 100 -> 128 and 100 -> 64, that nobody uses."""
+    unused = 101 * 128 + 101 * 64
+    assert num_parameters(Generator(Config(), 3416)) == 1_121_845 - unused
+    assert num_parameters(KLCritic(Config())) == 99_008
+    assert num_parameters(ContrastCritic(Config())) == 123_777
+
+
+def test_latents_do_not_see_later_items():
+    model = learner()
+    first, second = latents(model, [1, 2, 3, 4, 5, 6]), latents(model, [1, 2, 3, 4, 5, 9])
+    assert torch.equal(first[:, :5], second[:, :5])
+    assert not torch.equal(first[:, 5], second[:, 5])
+
+
+def test_latents_see_the_noise_of_five_positions_and_no_more():
+    model, history = learner(), torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
+    plain = latents(model, history[0].tolist())[0, -1]
+    seen = []
+    for place in range(7):  # the first four columns stand before the sequence
+        bumped = model.generator(history, lambda x, column=4 + place: _bumped(x, column))[1][0, -1]
+        seen.append(not torch.equal(plain, bumped))
+    assert seen == [False, False, True, True, True, True, True]
+
+
+def _bumped(x, column):
+    draw = fixed_noise(x).clone()
+    draw[:, column] += 1
+    return draw
+
+
+def test_padding_on_the_right_changes_nothing():
+    model = learner()
+    short, long = latents(model, [1, 2, 3]), latents(model, [1, 2, 3] + [0] * 10)
+    torch.testing.assert_close(long[:, :3], short, rtol=1e-6, atol=1e-6)
+
+
+class _NoNoise(UserNoise):
+    def normal_per_position(self, length, dim, *, full=False):
+        return torch.zeros(self._sizes[0], length, dim)
+
+
+@pytest.mark.parametrize("history", [[1, 2], [1, 2, 3, 4, 5, 6, 7, 8]])
+def test_scores_are_those_of_the_last_position_of_a_full_pass(history):
+    model = learner()
+    model.module.eval()
+    left_padded = torch.tensor([[0, 0, *history]])
+    with torch.no_grad():
+        score = model.score(left_padded, torch.tensor([0]), _NoNoise.single(1, len(history)))
+        z = model.generator(torch.tensor([history]), torch.zeros_like)[1][:, -1]
+        expected = model.generator.output(model.generator.features(z))
+    torch.testing.assert_close(score, expected)
+
+
+def test_scores_depend_on_the_noise():
+    model = learner()
+    model.module.eval()
+    history, user = torch.tensor([[1, 2, 3]]), torch.tensor([0])
+    first, second = (model.score(history, user, UserNoise.single(1, 3, seed=seed)) for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_trained_critic_estimates_the_divergence():
+    """z ~ N(1, 1) against N(0, 1): the best quadratic critic is z - 1/2, with mean 1/2 under the posterior."""
+    generator = torch.Generator().manual_seed(0)
+    posterior = 1 + torch.randn(200_000, generator=generator)
+    prior = torch.randn(200_000, generator=generator)
+    coefficients = torch.zeros(3, requires_grad=True)
+
+    def critic(z):
+        a, b, c = coefficients
+        return a * z.square() + b * z + c + z.square() / 2
+
+    optimizer = torch.optim.LBFGS([coefficients], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = critic_loss(critic(posterior), critic(prior)).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert float(critic(posterior).mean().detach()) == pytest.approx(0.5, rel=0.05)
+    assert coefficients.tolist() == pytest.approx([-0.5, 1.0, -0.5], abs=0.05)
+
+
+def test_critic_loss_does_not_saturate():
+    assert float(critic_loss(torch.tensor(-300.0), torch.tensor(0.0))) == pytest.approx(300 + math.log(2))
+
+
+def terms_of(model, num_users=3):
+    batch = next(iter(model.batches()))
+    real = torch.arange(4) < torch.tensor([4, 2, 3])[:num_users, None]
+    history = batch.input_BL.new_tensor([[1, 2, 3, 4], [5, 6, 0, 0], [7, 8, 9, 0]])[:num_users]
+    item, z = model.generator(history, fixed_noise)
+    return model.generator_terms(item, z, (history + 1) * real, real), real
+
+
+def test_contrast_of_a_critic_that_knows_nothing():
+    model = learner(contrast_weight=0.1, dropout=0.0)
+    torch.nn.init.zeros_(model.contrast.leave.weight)
+    torch.nn.init.zeros_(model.contrast.leave.bias)
+    terms, real = terms_of(model)
+    assert float(terms["contrast"].detach()) == pytest.approx(0.1 * 2 * math.log(2) * int(real.sum()) / 3)
+
+
+def test_contrast_rewards_telling_own_from_other():
+    own, other = torch.tensor(4.0), torch.tensor(-4.0)
+    assert contrast_loss(own, other) < contrast_loss(other, own)
+
+
+def test_a_single_user_is_not_contrasted_with_itself():
+    terms, _ = terms_of(learner(), num_users=1)
+    assert "contrast" not in terms and "kl" in terms
+
+
+def test_divergence_term_is_the_mean_over_dimensions_summed_over_positions():
+    model = learner(kl_weight=0.05, dropout=0.0, critic_dropout=0.0)
+    torch.nn.init.zeros_(model.critic.leave.weight)
+    torch.nn.init.zeros_(model.critic.leave.bias)  # T = z^2 / 2 is left
+    terms, real = terms_of(model)
+    z = model.generator(torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0], [7, 8, 9, 0]]), fixed_noise)[1]
+    expected = 0.05 * (z.square() / 2).mean(-1)[real].sum() / 3
+    torch.testing.assert_close(terms["kl"], expected)
+
+
+def test_reconstruction_at_initialisation_is_near_that_of_guessing():
+    model = learner(num_users=60, num_items=3416, **{name: getattr(Config(), name) for name in SMALL})
+    batch = next(iter(model.batches()))
+    per_position = model.training_step(batch)["reconstruction"] * len(batch.user_B) / (batch.input_BL > 0).sum()
+    assert float(per_position) == pytest.approx(math.log(3417), abs=0.2)
+
+
+def test_critic_learns_from_its_own_loss_only():
+    """The generator's backward pass reaches the KL critic; those gradients must be gone before its update."""
+    model = learner(critic_weight_decay=0.0, critic_learning_rate=1.0, critic_dropout=0.0)
+    before = {name: value.clone() for name, value in model.critic.named_parameters()}
+    gradients = {}
+    step = model.optimizers["critic"].step
+    item, z = torch.randn(7, 12), torch.randn(7, 6)
+    for parameter in model.critic.parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    model.optimizers["critic"].step = lambda: (
+        gradients.update({name: value.grad.clone() for name, value in model.critic.named_parameters()}),
+        step(),
+    )
+    model._update_critic(item, z, 2)
+    assert all(gradient.abs().max() < 50 for gradient in gradients.values())
+    for name, value in model.critic.named_parameters():
+        torch.testing.assert_close(value, before[name] - gradients[name])
+
+
+def test_critic_update_leaves_the_generator_alone():
+    model = learner()
+    model.training_step(next(iter(model.batches())))
+    before = {name: value.clone() for name, value in model.generator.named_parameters()}
+    model._update_critic(torch.randn(7, 12), torch.randn(7, 6), 2)
+    assert all(torch.equal(before[name], value) for name, value in model.generator.named_parameters())
+
+
+def test_encoder_has_two_optimisers_and_the_gru_one():
+    model = learner()
+    held = {name: {id(p) for group in o.param_groups for p in group["params"]} for name, o in model.optimizers.items()}
+    encoder = {id(p) for p in model.generator.encoder.parameters()}
+    assert encoder <= held["generator"] and encoder <= held["contrast"]
+    assert {id(p) for p in model.generator.gru.parameters()}.isdisjoint(held["contrast"])
+    assert held["critic"] == {id(p) for p in model.critic.parameters()}
+
+
+def test_overfits_eight_users_without_critics():
+    model = learner(
+        num_users=8, num_items=30, dropout=0.0, kl_weight=0.0, contrast_weight=0.0, learning_rate=0.02, hidden_dim=32
+    )
+    for _ in range(120):
+        for batch in model.batches():
+            model.training_step(batch)
+    model.module.eval()
+    batch = model.sampler.batch(torch.arange(8))
+    with torch.no_grad():
+        score = model.score(batch.input_BL, batch.user_B, UserNoise.single(8, 12))
+    assert torch.equal(score.argmax(1), batch.target_BL[:, -1])
+
+
+def test_inputs_are_the_last_pieces_of_training_parts():
+    batch = next(iter(learner().batches()))
+    assert isinstance(batch, SequenceBatch)
+    torch.testing.assert_close(batch.target_BL[:, -1], batch.input_BL[:, -1] % 20 + 1)
+
+
+@pytest.mark.parametrize("wrong", [{"kl_weight": -1.0}, {"dropout": 1.0}, {"hidden_dim": 0}, {"latent_dim": 0}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        learner(**wrong)
