@@ -64,10 +64,21 @@ class Method:
         rules = from_mapping(Evaluation, merged["evaluation"], where=f"method {self.name}: evaluation")
         return {
             "builder": self.builder,
-            "model": merged["model"],
+            "model": self._resolved_model(merged["model"]),
             "training": asdict(plan),
             "evaluation": asdict(rules),
         }
+
+    def _resolved_model(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Every field of the builder's Config spelled out, so that mistakes are found before anything runs."""
+        builder_file(self.builder)
+        module = importlib.import_module(self.builder)
+        read = getattr(module, "read_config", None)  # a builder whose defaults depend on a field reads by itself
+        try:
+            config = read(values) if read else from_mapping(module.Config, values, where="model")
+        except ValueError as error:
+            raise ValueError(f"method {self.name}: {error}") from error
+        return asdict(config)
 
 
 def load_method(name: str, folder: Path = METHODS_DIR) -> Method:

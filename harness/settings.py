@@ -85,6 +85,8 @@ def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
     """Merge mappings, later layers over earlier ones, nested mappings key by key."""
     merged: dict[str, Any] = {}
     for layer in layers:
+        if layer is not None and not isinstance(layer, Mapping):
+            raise ValueError(f"settings: expected a mapping, got {layer!r}")
         for key, value in (layer or {}).items():
             old = merged.get(key)
             merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
