@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from harness.checkpoint import CheckpointFolder
@@ -46,8 +47,13 @@ class Job:
     code_digest: str
 
     def identity(self, split: Split) -> str:
-        """Digest of everything that decides the result; a checkpoint of another identity is foreign."""
-        return value_sha256([self.method, self.seed, self.settings, self.code_digest, split.sha256])
+        """Digest of everything that decides the result; a checkpoint of another identity is foreign.
+
+        When to save and when to stop for the clock decide nothing: a run may be resumed under another budget.
+        """
+        training = {key: value for key, value in self.settings["training"].items() if not key.endswith("_seconds")}
+        settings = self.settings | {"training": training}
+        return value_sha256([self.method, self.seed, settings, self.code_digest, split.sha256])
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
     learner = build_learner(job.settings, split.training_view(), Streams(job.seed), compute)
     try:
         load_model(learner.module, weights, device=str(compute.device))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(f"{weights}: not the weights of {job.method} ({error}); train that method again") from error
     try:
         return run.completed(learner, FitResult(None, 0, None, 0.0, []))
