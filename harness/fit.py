@@ -30,7 +30,7 @@ class DivergedError(RuntimeError):
     """A loss term or a score is not finite; the message says when and what was last finite."""
 
 
-class OutOfTimeError(RuntimeError):
+class OutOfTimeError(TimeoutError):
     """The wall-clock budget ended; a checkpoint was written and the run can go on later."""
 
 
@@ -59,6 +59,13 @@ class FitPlan:
             "eval_users",
             self.eval_users,
             "null or 1 or more",
+        )
+        require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+        require(
+            self.time_budget_seconds is None or self.time_budget_seconds > 0,
+            "time_budget_seconds",
+            self.time_budget_seconds,
+            "null or above 0",
         )
         require(self.metric in all_metrics(), "metric", self.metric, ", ".join(all_metrics()))
 
@@ -132,7 +139,8 @@ def fit(
             last_saved = time.monotonic()
     if state.best_weights:
         learner.module.load_state_dict(state.best_weights)
-    return FitResult(state.best_epoch, state.epoch, state.best.get(plan.metric), state.seconds, state.history)
+    val_metric = next((row[f"val_{plan.metric}"] for row in state.history if row["epoch"] == state.best_epoch), None)
+    return FitResult(state.best_epoch, state.epoch, val_metric, state.seconds, state.history)
 
 
 def _validation(learner: Learner, split: Split, plan: FitPlan, streams: Streams) -> Evaluator:
