@@ -16,7 +16,8 @@ from harness.settings import nearest
 def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
     """Raise ValueError listing every place where `config` breaks the JSON schema, unknown keys with the nearest."""
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    errors = sorted(Draft202012Validator(schema).iter_errors(dict(config)), key=lambda error: list(map(str, error.path)))
+    found = Draft202012Validator(schema).iter_errors(dict(config))
+    errors = sorted(found, key=lambda error: list(map(str, error.path)))
     if errors:
         raise ValueError("configuration: " + "; ".join(_explain(error) for error in errors))
 

@@ -65,7 +65,7 @@ class Grid:
         self.cells = sorted(cells)
         for name in config.get("overrides") or {}:
             if name != "all" and name not in self.contestants:
-                known = sorted(self.contestants)
+                known = ["all", *sorted(self.contestants)]
                 raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, known)}")
         for cell in self.cells:
             self.settings(cell.dataset, cell.method)
@@ -91,7 +91,8 @@ class Grid:
         known = self.config["datasets"]
         for dataset in block["datasets"]:
             if dataset not in known:
-                raise ValueError(f"grid: unknown dataset {dataset!r}{nearest(dataset, known)}; known: {', '.join(known)}")
+                legal = ", ".join(known)
+                raise ValueError(f"grid: unknown dataset {dataset!r}{nearest(dataset, known)}; known: {legal}")
         return {
             Cell(dataset, method, seed)
             for dataset in block["datasets"]
