@@ -35,7 +35,7 @@ def latents(model, *history):
 
 
 def test_numbers_of_parameters():
-    """The reference's at 3,416 items; its generator has two linear layers, 100 -> 128 and 100 -> 64, that nobody uses."""
+    """The reference's at 3,416 items; nobody uses two linear layers of its generator, 100 -> 128 and 100 -> 64."""
     unused = 101 * 128 + 101 * 64
     assert num_parameters(Generator(Config(), 3416)) == 1_121_845 - unused
     assert num_parameters(KLCritic(Config())) == 99_008
