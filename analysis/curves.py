@@ -15,7 +15,8 @@ COLUMNS = ("dataset", "method", "seed", "epoch", "value")
 def read_curves(runs: Runs, plan: Plan, *, metric: str) -> pd.DataFrame:
     """Return validation values in percent, one row per validated epoch of a planned run.  Columns: COLUMNS.
 
-    Methods carry their display names; points of sweeps are left out. Runs without a history (re-evaluations, failures) have no rows.
+    Methods carry their display names; points of sweeps are left out. Runs without a history (re-evaluations,
+    failures) have no rows.
     """
     labels, swept = plan.labels(), plan.swept()
     planned = {cell.path for cell in plan.cells if cell.method not in swept}

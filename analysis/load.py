@@ -171,8 +171,8 @@ def _refuse_mixed(runs: Sequence[Run]) -> None:
 def _mixed(one: Run, other: Run, digest: str) -> str:
     return (
         f"{one.path} and {other.path} were made with different {DIGESTS[digest]} "
-        f"({digest} {getattr(one.record, digest)[:8]} and {getattr(other.record, digest)[:8]}) and must not be compared "
-        "as one; run the older one again, or show them as separate rows with --allow-mixed"
+        f"({digest} {getattr(one.record, digest)[:8]} and {getattr(other.record, digest)[:8]}) and must not be "
+        "compared as one; run the older one again, or show them as separate rows with --allow-mixed"
     )
 
 

@@ -9,7 +9,7 @@ R.npz holds `generated` and `truth`, float [users, dimensions], row u of both fo
     representations_sha256  of R.npz
     num_users               rows of R.npz;  max_users: how many were drawn at most;  draw_seed: of the random draws
     results                 one object per view and multiple of the median bandwidth, the fields of
-                            `analysis.mmd.MMDResult`: view, multiplier, bandwidth, biased, unbiased (squared MMD), p, ...
+                            `analysis.mmd.MMDResult`: view, multiplier, bandwidth, biased, unbiased (squared MMD), p
     mixing                  the fields of `analysis.projection.Mixing`, standardised view
 """
 

@@ -63,6 +63,7 @@ def metric_table(spec: TableSpec, measured: Measurements, paper: Paper) -> Table
         _block(spec, measured, printed, dataset=dataset, display=display, protocol=protocol, metrics=metrics)
         for protocol in PROTOCOLS
         for dataset, display in datasets_under(list(printed), paper, plan).items()
+        if _has_rows(spec, plan, dataset) or any(key[0] == dataset for key in printed)
     ]
     notes = [
         f"The runs on {block.display} saw different data, so best and second are not marked."
@@ -70,6 +71,12 @@ def metric_table(spec: TableSpec, measured: Measurements, paper: Paper) -> Table
         if block.dataset in measured.runs.mixed_data and block.protocol == "kept"
     ]
     return Table(spec.slug, spec.title, spec.caption, "percent", tuple(blocks), tuple(notes))
+
+
+def _has_rows(spec: TableSpec, plan: Plan, dataset: str) -> bool:
+    """AlignDiff alone makes no table of variants."""
+    others = {subject.method for subject in spec.subjects} - {CLAIMANT}
+    return spec.takes_others or any(plan.seeds(dataset, method) for method in others)
 
 
 def _block(spec, measured: Measurements, printed, *, dataset, display, protocol, metrics) -> Block:
@@ -113,7 +120,7 @@ def _improvement(rows: Sequence[Row], printed, plan: Plan, dataset: str, metrics
                 text,
                 value=100 * (cell.value - rival.value) / rival.value,
                 n=min(cell.n, rival.n),
-                note=f"over {best.label}",
+                note=f"against {best.label}",
                 decimals=1,
                 records=cell.records + rival.records,
                 runs=cell.runs + rival.runs,
