@@ -9,8 +9,14 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
+
+
+if not config["records"]:
+
+    include: "workflow/rules/data.smk"
+    include: "workflow/rules/train.smk"
+
+
 include: "workflow/rules/analysis.smk"
 
 

@@ -81,7 +81,7 @@ class Grid:
         names = []
         for value in sweep["values"]:
             point = f"{method.name}.{name}_{value}"
-            overrides = {"model": {sweep["field"]: value}}
+            overrides = {"model": {**sweep.get("fixed", {}), sweep["field"]: value}}
             origin = None if sweep["retrain"] else method.name
             self.contestants[point] = Contestant(method, overrides, f"{method.display}, {name} = {value}", origin)
             names.append(point)

@@ -15,9 +15,6 @@ rule plan:
             json.dump(params.plan, file, indent=1)
 
 
-STATS = [f"{OUT}/data/{dataset}/stats.json" for dataset in GRID.datasets]
-
-
 rule tables:
     input:
         RECORDS,
@@ -32,7 +29,7 @@ rule tables:
     params:
         code=ANALYSIS_CODE["tables"],
     shell:
-        f"python -m analysis.tables --runs {RUNS} --data {OUT}/data --plan {{input.plan}} --out {{output}} > {{log}} 2>&1"
+        f"python -m analysis.tables --runs {RUNS} --data {DATA} --plan {{input.plan}} --out {{output}} > {{log}} 2>&1"
 
 
 rule figures:
@@ -81,7 +78,7 @@ rule report:
     params:
         code=ANALYSIS_CODE["report"],
     shell:
-        f"python -m analysis.report --runs {RUNS} --data {OUT}/data --plan {{input.plan}} --tables {{input.tables}} "
+        f"python -m analysis.report --runs {RUNS} --data {DATA} --plan {{input.plan}} --tables {{input.tables}} "
         "--figures {input.figures} --audit {input.audit}/findings.json --out {output} > {log} 2>&1"
 
 
@@ -96,5 +93,5 @@ rule partial:
     params:
         out=f"{OUT}/partial",
     shell:
-        f"python -m analysis.tables --runs {RUNS} --data {OUT}/data --plan {{input.plan}} --out {{params.out}} "
+        f"python -m analysis.tables --runs {RUNS} --data {DATA} --plan {{input.plan}} --out {{params.out}} "
         "> {log} 2>&1 && cat {params.out}/table2.md"

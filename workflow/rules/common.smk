@@ -29,8 +29,17 @@ except ValueError as error:
     raise WorkflowError(str(error))
 
 OUT = config["output"]
-RUNS = f"{OUT}/runs"
+# Finished runs of another place may stand in for training; then only what is there is analysed.
+HOME = config["records"] or OUT
+RUNS, DATA = f"{HOME}/runs", f"{HOME}/data"
 RECORDS = [f"{RUNS}/{cell.path}/record.json" for cell in GRID.cells]
+STATS = [f"{DATA}/{dataset}/stats.json" for dataset in GRID.datasets]
+if config["records"]:
+    RECORDS, STATS = (
+        [path for path in paths if os.path.exists(path)] for paths in (RECORDS, STATS)
+    )
+    if not RECORDS:
+        raise WorkflowError(f"records: no run of this grid lies under {RUNS}/")
 # Without a GPU the resource is not asked for, so CPU jobs are limited by cores alone.
 ON_GPU = GRID.compute.device == "cuda" or (
     GRID.compute.device == "auto" and bool(visible_devices())

@@ -20,8 +20,8 @@ rule preprocess:
     input:
         raw_file,
     output:
-        sequences=f"{OUT}/data/{{dataset}}/sequences.npz",
-        stats=f"{OUT}/data/{{dataset}}/stats.json",
+        sequences=f"{DATA}/{{dataset}}/sequences.npz",
+        stats=f"{DATA}/{{dataset}}/stats.json",
     log:
         f"{OUT}/logs/preprocess/{{dataset}}.log",
     conda:

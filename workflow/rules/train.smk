@@ -13,7 +13,7 @@ def cell_params(key):
 
 rule train:
     input:
-        sequences=f"{OUT}/data/{{dataset}}/sequences.npz",
+        sequences=f"{DATA}/{{dataset}}/sequences.npz",
     output:
         record=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/record.json",
         ranks=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/ranks.npz",
@@ -48,7 +48,7 @@ rule train:
 
 rule reevaluate:
     input:
-        sequences=f"{OUT}/data/{{dataset}}/sequences.npz",
+        sequences=f"{DATA}/{{dataset}}/sequences.npz",
         weights=lambda wc: f"{RUNS}/{wc.dataset}/{GRID.contestants[wc.method].weights_of}/seed{wc.seed}/weights.safetensors",
     output:
         record=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/record.json",
