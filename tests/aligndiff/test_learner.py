@@ -1,0 +1,254 @@
+"""Training step against the equations, controls, probes, and that every field matters."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from aligndiff.config import RELEASED, Config, read_config
+from harness.methods import known_methods, load_method
+from harness.streams import UserNoise
+from tests.aligndiff import oracle, toys
+
+
+def fixed_noise(learner, size):
+    """One table of lambda draws for every layout of the batch, right-aligned."""
+    table = torch.randn(size, learner.max_len, learner.config.embedding_dim)
+    noise = learner.draw(size)
+    return dataclasses.replace(noise, normal_for=lambda rows, length: table[rows, learner.max_len - length :])
+
+
+def gradients(module, value):
+    module.zero_grad(set_to_none=True)
+    value.backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_loss_and_gradients_equal_the_equations():
+    learner = toys.learner(**toys.STILL, delta=0.1, eta=0.3, null_probability=0.3, slices=3)
+    batch = toys.batch(learner)
+    noise = fixed_noise(learner, len(batch.target_B))
+    assert noise.null_B.any() and not noise.null_B.all()
+    fast = learner.terms(batch, noise)["loss"]
+    plain = oracle.loss(learner.module, batch, noise, eta=0.3)
+    assert abs(fast.item() - plain.item()) / plain.item() < 1e-5
+    got, expected = gradients(learner.module, fast), gradients(learner.module, plain)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        # The floor is for gradients that are 0 but for rounding, such as those of key biases.
+        assert (got[name] - value).abs().max() / value.abs().max().clamp(min=1e-3) < 1e-4, name
+    total = [torch.cat([g.flatten() for g in each.values()]) for each in (got, expected)]
+    assert (total[0] - total[1]).norm() / total[1].norm() < 1e-5
+
+
+def test_both_variants_learn():
+    for variant in ("paper", "released"):
+        learner = toys.learner(variant=variant)
+        first = [learner.training_step(batch)["cross_entropy"] for batch in learner.batches()][0]
+        for _ in range(6):
+            last = [learner.training_step(batch)["cross_entropy"] for batch in learner.batches()][-1]
+        assert last < 0.6 * first
+
+
+# What each field is flipped to, and what must be set beside it for the field to have a meaning.
+FLIPS = {
+    "embedding_dim": 32,
+    "max_len": 4,
+    "num_blocks": 1,
+    "num_heads": 1,
+    "dropout": 0.5,
+    "embedding_dropout": 0.0,
+    "batch_size": 16,
+    "learning_rate": 0.02,
+    "weight_decay": 0.1,
+    "decay_epochs": 1,
+    "decay_factor": (0.5, {"decay_epochs": 1}),
+    "embedding_std": 0.1,
+    "position_std": 0.1,
+    "block_init": "torch",
+    "guidance_heads": 1,
+    "guidance_expansion": 2,
+    "guidance_gain": 1.0,
+    "orthogonal_map": "matrix_exp",
+    "guidance_index": "length",
+    "guidance_keys": "all",
+    "null_probability": 0.9,
+    "guidance_weight": 1.0,
+    "null_branch": "absent",
+    "guide_on": "hidden",
+    "diffusion": False,
+    "num_steps": 7,
+    "schedule": "trunc_lin",
+    "beta_min": 0.2,
+    "beta_max": 0.5,
+    "tau": 0.4,
+    "alpha_0": 0.3,
+    "mask": "queries",
+    "nu": 0.5,
+    "nu_reading": "delta",
+    "delta": 0.5,
+    "gamma": (0.5, {"nu_reading": "delta"}),
+    "lambda_spread": "variance",
+    "energy_layers": 2,
+    "energy_expansion": 1,
+    "energy_dropout": 0.7,
+    "energy_activation": "elu_gelu",
+    "energy_init": "xavier_uniform",
+    "sigma2_floor": 0.9,
+    "gradient_penalty": (1.0, {"alignment": "wgan_gp"}),
+    "eta": 1.0,
+    "eta_rule": "adaptive",
+    "padding_class": True,
+    "reverse_variance": "beta",
+    "correction": 1.0,
+    "correction_steps": 3,
+    "correction_at": "final",
+    "correction_sign": "plus",
+    "guidance_of": "another",
+    "history_order": "shuffled",
+    "slices": 1,
+}
+CHOICES = [
+    ("variant", "released", {}),
+    *(("guidance", value, {}) for value in ("ordinary", "none")),
+    *(("energy", value, {}) for value in ("transformer", "none")),
+    *(("alignment", value, {}) for value in ("released", "wgan_gp", "adversarial")),
+    *((name, *value) if isinstance(value, tuple) else (name, value, {}) for name, value in FLIPS.items()),
+]
+# Noise that is felt at once, so that two steps of a toy suffice to see a difference.
+AUDIBLE = {"delta": 0.05, "correction": 0.2, "eta": 0.1}
+
+
+def observe(**settings):
+    """Weights and scores after two short epochs, as one vector."""
+    learner = toys.learner(**settings)
+    for index in range(2):
+        learner.module.train()
+        for batch in learner.batches():
+            learner.training_step(batch)
+        learner.end_epoch({"HR@10": 0.1 * index})
+    learner.module.eval()
+    history_BL, user_B = toys.histories(learner)
+    noise = UserNoise.single(len(user_B), history_BL.shape[1])
+    weights = [value.flatten().float() for value in learner.module.state_dict().values()]
+    return torch.cat([*weights, learner.score(history_BL, user_B, noise).flatten()])
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    cache = {}
+
+    def get(context):
+        key = tuple(sorted(context.items()))
+        if key not in cache:
+            cache[key] = observe(**AUDIBLE | context)
+        return cache[key]
+
+    return get
+
+
+def test_every_field_is_flipped():
+    assert {name for name, _, _ in CHOICES} == {field.name for field in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize(("name", "value", "context"), CHOICES, ids=lambda v: str(v) if v != {} else "")
+def test_field_changes_something(baseline, name, value, context):
+    before, after = baseline(context), observe(**AUDIBLE | context | {name: value})
+    same_weights = before.shape == after.shape
+    assert not same_weights or (after - before).abs().max() > 1e-5, f"{name} changes nothing"
+
+
+@pytest.mark.parametrize("name", sorted(RELEASED))
+def test_each_released_choice_can_be_mended_alone(name):
+    default = getattr(Config(), name)
+    assert getattr(read_config({"variant": "released"}), name) == RELEASED[name] != default
+    mended = dataclasses.asdict(read_config({"variant": "released", name: default}))
+    released = dataclasses.asdict(read_config({"variant": "released"}))
+    assert {key for key in released if released[key] != mended[key]} == {name}
+
+
+def test_inference_only_variants_load_the_weights_of_another():
+    reusing = [load_method(name) for name in known_methods() if name.startswith("aligndiff.")]
+    reusing = [method for method in reusing if method.reuse_weights]
+    assert len(reusing) >= 8
+    for method in reusing:
+        trained = load_method(method.reuse_weights)
+        source = toys.learner(**trained.model | toys.SIZES)
+        learner = toys.learner(seed=2, **method.model | toys.SIZES)
+        learner.module.load_state_dict(source.module.state_dict(), strict=True)
+
+
+def test_another_user_is_never_oneself_and_does_not_depend_on_batch_mates():
+    learner = toys.learner(guidance_of="another")
+    users = torch.arange(40)
+    other = learner.another(users)
+    assert (other != users).all() and other.sort().values.equal(users)
+    assert learner.another(users[3:5]).equal(other[3:5])
+
+
+def test_shuffling_keeps_padding_in_front_and_every_item():
+    learner = toys.learner(history_order="shuffled")
+    history_BL, _ = toys.histories(learner)
+    shuffled = learner.prepare(history_BL, UserNoise.single(5, history_BL.shape[1]))
+    assert ((shuffled == 0) == (history_BL == 0)).all()
+    assert shuffled.sort(dim=1).values.equal(history_BL.sort(dim=1).values)
+    assert not shuffled.equal(history_BL)
+
+
+def test_learning_rate_and_eta_follow_the_released_rules():
+    learner = toys.learner(variant="released", decay_epochs=2)
+    rates, etas = [], []
+    for metrics in ({"HR@5": 0.1}, None, {"HR@5": 0.1}, {"HR@5": 0.05}):
+        learner.end_epoch(metrics)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        etas.append(learner.eta)
+    assert rates == pytest.approx([0.01, 0.001, 0.001, 0.0001])
+    assert etas == pytest.approx([0.011, 0.011, 0.0088, 0.00704])
+    learner.eta = 0.99
+    learner.end_epoch({"HR@5": 0.2})
+    assert learner.eta == 1.0
+    learner.end_epoch({"HR@5": 0.2})
+    assert learner.eta == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "present"),
+    [
+        ({}, {"correction_cosine_last", "guidance_change", "chain_change", "score_matching", "energy_gap"}),
+        ({"variant": "released"}, {"correction_ratio", "padding_above"}),
+        ({"energy": "transformer"}, {"energy_gap"}),
+        ({"energy": "none", "guidance": "none"}, {"cross_entropy", "chain_change"}),
+    ],
+    ids=str,
+)
+def test_probe_returns_one_finite_value_per_user(settings, present):
+    learner = toys.learner(**settings)
+    learner.module.eval()
+    history_BL, user_B = toys.histories(learner)
+    values = learner.probe(history_BL, user_B + 1, user_B, UserNoise.single(5, history_BL.shape[1]))
+    assert present <= values.keys()
+    assert all(value.shape == (5,) and torch.isfinite(value).all() for value in values.values())
+
+
+def test_scores_are_inner_products_with_the_generated_vector():
+    learner = toys.learner()
+    learner.module.eval()
+    history_BL, user_B = toys.histories(learner)
+    x, scores = (f(history_BL, user_B, UserNoise.single(5, 12)) for f in (learner.represent, learner.score))
+    assert x.shape == (5, 16) and learner.item_table().shape == (21, 16)
+    torch.testing.assert_close(scores, x @ learner.item_table().T)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guidence": "none"}, "guidance"),
+        ({"num_heads": 3}, "num_heads"),
+        ({"num_steps": 1000}, "num_steps"),
+        ({"variant": "printed"}, "variant"),
+        ({"correction": -0.1}, "correction_sign"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        toys.learner(**settings)
