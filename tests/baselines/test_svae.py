@@ -111,8 +111,9 @@ def test_a_batch_weighs_users_alike():
     alone = [model.loss(batch_of(row, width=6)) for row in rows]
     for name in ("reconstruction", "kl"):
         torch.testing.assert_close(together[name], sum(each[name] for each in alone) / 2)
-    logits = model.module.logits(model.module.posterior(model.module(torch.tensor([[7, 8]])))[0])
-    log_p = logits[0].log_softmax(-1)
+    mean, scale = model.module.posterior(model.module(torch.tensor([[7, 8]])))
+    torch.testing.assert_close(alone[1]["kl"], kl_to_standard_normal(mean, scale, form="exact").mean())
+    log_p = model.module.logits(mean)[0].log_softmax(-1)
     expected = -(log_p[0, 7] + log_p[0, 8] + log_p[1, 8]) / 2  # targets {8, 9} and {9}; column i is item i + 1
     torch.testing.assert_close(alone[1]["reconstruction"], expected)
 
@@ -128,10 +129,18 @@ def test_reconstruction_of_one_user_approaches_its_floor():
 
 
 def test_whole_history_is_read_at_test_time():
-    model = learner()
+    model = learner(latent_at_test="mean")
     user, noise = torch.tensor([0]), UserNoise.single(1, 4)
-    scores = [model.score(torch.tensor([row]), user, noise) for row in ([1, 2, 3, 4], [1, 2, 3, 5])]
-    assert (scores[0] - scores[1])[:, 1:].abs().max() > 1e-4
+    first, second = (model.score(torch.tensor([row]), user, noise) for row in ([1, 2, 3, 4], [1, 2, 3, 5]))
+    assert (first - second)[:, 1:].abs().max() > 1e-4
+
+
+def test_scores_stand_at_their_item():
+    model = learner(latent_at_test="mean")
+    score = model.score(torch.tensor([[1, 2, 3]]), torch.tensor([0]), UserNoise.single(1, 3))
+    logits = model.module.logits(model.module.posterior(model.module(torch.tensor([[1, 2, 3]])))[0])
+    assert score[0, 0] == -torch.inf
+    torch.testing.assert_close(score[0, 1:], logits[0, -1])
 
 
 def test_test_time_latent_is_a_sample_or_the_mean():
