@@ -61,6 +61,12 @@ class Grid:
             origin = self.contestants[cell.method].weights_of
             if origin:
                 self._add_method(origin)
+                source = self.contestants[origin].weights_of
+                if source:
+                    raise ValueError(
+                        f"method {cell.method!r} reuses the weights of {origin!r}, which are those of {source!r}: "
+                        f"name {source!r} instead"
+                    )
                 cells.add(Cell(cell.dataset, origin, cell.seed))
         self.cells = sorted(cells)
         for name in config.get("overrides") or {}:
