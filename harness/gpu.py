@@ -47,11 +47,16 @@ def gpu_slot(devices: list[str], *, per_device: int = 1, poll: float = 0.2) -> I
     folder = Path(tempfile.gettempdir()) / f"gpu-slots-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     descriptor, device = _acquire(folder, devices, per_device, poll)
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
         yield device
     finally:
         os.close(descriptor)
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def _acquire(folder: Path, devices: list[str], per_device: int, poll: float) -> tuple[int, str]:
