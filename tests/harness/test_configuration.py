@@ -1,0 +1,91 @@
+"""The configuration's schema: every mistake in one message, with the nearest legal word."""
+
+import copy
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.configuration import check
+from harness.digest import ROOT
+
+SCHEMA = ROOT / "config/config.schema.yaml"
+
+
+def read(*names):
+    merged = {}
+    for name in names:
+        merged |= yaml.safe_load((ROOT / "config" / name).read_text())
+    return merged
+
+
+PAPER = read("datasets.yaml", "config.yaml")
+
+
+def changed(path, value):
+    config = copy.deepcopy(PAPER)
+    inner = config
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return config
+
+
+def test_the_shipped_configurations_are_legal():
+    check(PAPER, SCHEMA)
+    for name in ("demo.yaml", "tiny.yaml"):
+        check(read("datasets.yaml", "config.yaml", name), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["girds"], [], "top level: unknown key 'girds' .did you mean 'grid'.*; legal keys are analysis, compute"),
+        (["compute", "devise"], "cpu", "compute: unknown key 'devise' .did you mean 'device'"),
+        (["compute", "device"], "gpu", "compute.device: 'gpu' .did you mean 'cpu'.* is not one of auto, cpu, cuda"),
+        (["compute", "threads"], 0, "compute.threads: 0 is less than the minimum"),
+        (["grid", 0, "seed"], [1], "grid.0: unknown key 'seed' .did you mean 'seeds'"),
+        (["grid", 0, "seeds"], [], "grid.0.seeds"),
+        (["grid", 0, "seeds"], [1, 1], "grid.0.seeds"),
+        (["grid", 0, "seeds"], [-1], "grid.0.seeds.0"),
+        (["grid"], [], "grid"),
+        (["overrides", "sasrec"], {"modle": {}}, "overrides.sasrec: unknown key 'modle' .did you mean 'model'"),
+        (["overrides", "sasrec"], 3, "overrides.sasrec: 3 is not of type 'object'"),
+        (["sweeps", "omega"], {"method": "x"}, "sweeps.omega: missing key 'field', 'values', 'retrain', 'datasets'"),
+        (["analysis", "cutoffs"], [0], "analysis.cutoffs.0"),
+        (["name"], None, "name: None is not of type 'string'"),
+    ],
+)
+def test_mistakes_are_named_with_place_and_nearest_key(path, value, message):
+    with pytest.raises(ValueError, match=message):
+        check(changed(path, value), SCHEMA)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(ValueError, match="top level: missing key 'grid'"):
+        check({key: value for key, value in PAPER.items() if key != "grid"}, SCHEMA)
+
+
+def test_all_mistakes_come_in_one_message():
+    config = changed(["compute", "devise"], 1) | {"girds": 1}
+    with pytest.raises(ValueError, match="devise.*|girds.*") as caught:
+        check(config, SCHEMA)
+    assert "devise" in str(caught.value) and "girds" in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([["grid"], ["compute"], ["overrides", "all"], ["sweeps"], ["grid", 0], ["analysis"]]), JSON)
+def test_whatever_is_written_there_is_legal_or_a_value_error(path, value):
+    config = changed(path, value) if path != ["overrides", "all"] else changed(["overrides"], {"all": value})
+    try:
+        check(config, SCHEMA)
+    except ValueError as error:
+        assert str(error).startswith("configuration: ")

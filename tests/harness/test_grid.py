@@ -1,0 +1,167 @@
+"""The grid: which cells a configuration asks for, and which of them a change concerns."""
+
+import copy
+
+import pytest
+import yaml
+
+from harness.grid import Cell, Grid
+
+BASE = {
+    "name": "test",
+    "datasets": {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}},
+    "grid": [{"datasets": ["beauty", "ml-1m"], "methods": ["sasrec", "diffurec"], "seeds": [1, 2]}],
+    "sweeps": {},
+    "overrides": {},
+    "compute": {},
+    "analysis": {"cutoffs": [5]},
+}
+
+
+def config(**changes):
+    return copy.deepcopy(BASE) | changes
+
+
+def sweep(**changes):
+    values = {"method": "diffurec", "field": "delta", "values": [0.01, 0.1], "retrain": False}
+    return {"delta": values | {"datasets": ["beauty"], "seeds": [1]} | changes}
+
+
+def digests(grid):
+    return {(cell.dataset, cell.method): grid.settings_sha256(cell.dataset, cell.method) for cell in grid.cells}
+
+
+def test_cells_are_the_product_without_repeats():
+    again = {"datasets": ["beauty"], "methods": ["sasrec"], "seeds": [2, 3]}
+    grid = Grid(config(grid=[*BASE["grid"], again]))
+    assert len(grid.cells) == 9 and grid.cells == sorted(set(grid.cells))
+    assert Cell("beauty", "sasrec", 3) in grid.cells and Cell("ml-1m", "sasrec", 3) not in grid.cells
+    assert grid.cells[0].path == "beauty/diffurec/seed1"
+    assert grid.datasets == ["beauty", "ml-1m"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"grid": [{"datasets": ["beuty"], "methods": ["sasrec"], "seeds": [1]}]},
+            "unknown dataset 'beuty' .did you mean 'beauty'.*known: beauty, ml-1m",
+        ),
+        (
+            {"grid": [{"datasets": ["beauty"], "methods": ["sasrek"], "seeds": [1]}]},
+            "unknown method 'sasrek' .did you mean 'sasrec'",
+        ),
+        ({"overrides": {"sasrek": {}}}, "overrides: 'sasrek' is not a method of the grid .did you mean 'sasrec'"),
+        ({"overrides": {"al": {}}}, "did you mean 'all'"),
+        ({"overrides": {"all": {"training": {"patiense": 3}}}}, "unknown key 'patiense'"),
+        ({"overrides": {"sasrec": {"model": {"droput": 0.1}}}}, "method sasrec: model: unknown key 'droput'"),
+        ({"sweeps": sweep(method="difurec")}, "unknown method 'difurec'"),
+        ({"sweeps": sweep(datasets=["beuty"])}, "unknown dataset 'beuty'"),
+        ({"sweeps": sweep(field="dleta")}, "unknown key 'dleta' .did you mean 'delta'"),
+        ({"sweeps": sweep(values=[-1.0])}, "delta: -1.0 is out of range"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Grid(config(**changes))
+
+
+def test_an_override_concerns_its_own_method_only():
+    before, after = digests(Grid(config())), digests(Grid(config(overrides={"sasrec": {"model": {"dropout": 0.4}}})))
+    assert {key for key in before if before[key] != after[key]} == {("beauty", "sasrec"), ("ml-1m", "sasrec")}
+
+
+def test_an_override_of_all_concerns_everything_and_the_methods_own_wins():
+    overrides = {"all": {"training": {"patience": 3}}, "sasrec": {"training": {"patience": 4}}}
+    grid = Grid(config(overrides=overrides))
+    assert grid.settings("beauty", "diffurec")["training"]["patience"] == 3
+    assert grid.settings("beauty", "sasrec")["training"]["patience"] == 4
+    before, after = digests(Grid(config())), digests(grid)
+    assert all(before[key] != after[key] for key in before)
+
+
+def test_stating_a_default_changes_nothing():
+    assert digests(Grid(config())) == digests(Grid(config(overrides={"diffurec": {"model": {"variance": "beta"}}})))
+
+
+def test_datasets_sections_of_a_method_file_concern_their_dataset():
+    grid = Grid(config())
+    assert grid.settings("ml-1m", "sasrec")["model"]["max_len"] == 200
+    assert grid.settings("beauty", "sasrec")["model"]["max_len"] == 50
+
+
+def test_a_sweep_without_training_reuses_the_methods_weights():
+    only_sweep = [{"datasets": ["ml-1m"], "methods": ["sasrec"], "seeds": [1]}]
+    grid = Grid(config(grid=only_sweep, sweeps=sweep(seeds=[7])))
+    assert {cell.method for cell in grid.cells if cell.dataset == "beauty"} == {
+        "diffurec",
+        "diffurec.delta_0.01",
+        "diffurec.delta_0.1",
+    }
+    assert Cell("beauty", "diffurec", 7) in grid.cells, "the run whose weights are reused is pulled in"
+    assert grid.reusing() == ["diffurec.delta_0.01", "diffurec.delta_0.1"]
+    assert set(grid.trained()) == {"sasrec", "diffurec"}
+    assert grid.settings("beauty", "diffurec.delta_0.1")["model"]["delta"] == 0.1
+    assert grid.settings("beauty", "diffurec")["model"]["delta"] == 0.001
+
+
+def test_a_sweep_with_training_stands_alone():
+    grid = Grid(config(grid=[{"datasets": ["ml-1m"], "methods": ["sasrec"], "seeds": [1]}], sweeps=sweep(retrain=True)))
+    assert "diffurec" not in grid.contestants
+    assert grid.reusing() == []
+
+
+def test_points_of_a_sweep_follow_their_methods_overrides():
+    grid = Grid(config(sweeps=sweep(), overrides={"diffurec": {"model": {"max_len": 9, "delta": 5.0}}}))
+    found = grid.settings("beauty", "diffurec.delta_0.1")["model"]
+    assert found["max_len"] == 9 and found["delta"] == 0.1
+
+
+def write_methods(folder):
+    base = {"builder": "baselines.diffurec", "summary": "x."}
+    for name, more in {
+        "base": {"display": "Base"},
+        "again": {"display": "Again", "variant_of": "base", "reuse_weights": "base"},
+        "thrice": {"display": "Thrice", "reuse_weights": "again"},
+    }.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(base | more))
+    return folder
+
+
+def test_reusing_weights_pulls_the_origin_and_its_overrides(tmp_path):
+    block = [{"datasets": ["beauty"], "methods": ["again"], "seeds": [3]}]
+    grid = Grid(config(grid=block, overrides={"base": {"model": {"max_len": 9}}}), write_methods(tmp_path))
+    assert grid.cells == [Cell("beauty", "again", 3), Cell("beauty", "base", 3)]
+    assert grid.settings("beauty", "again")["model"]["max_len"] == 9, "reused weights have the origin's shape"
+
+
+def test_weights_of_weights_are_refused(tmp_path):
+    block = [{"datasets": ["beauty"], "methods": ["thrice"], "seeds": [3]}]
+    with pytest.raises(
+        ValueError, match="'thrice' reuses the weights of 'again', which are those of 'base': name 'base' instead"
+    ):
+        Grid(config(grid=block), write_methods(tmp_path))
+
+
+def test_code_digests_differ_between_builders_only():
+    grid = Grid(config(sweeps=sweep()))
+    assert grid.code_digest("diffurec") == grid.code_digest("diffurec.delta_0.1") != grid.code_digest("sasrec")
+
+
+def test_compute_settings_are_checked():
+    assert '"device": "cpu"' in Grid(config(compute={"device": "cpu"})).compute_json()
+    with pytest.raises(ValueError, match="compute: unknown key 'devise' .did you mean 'device'"):
+        Grid(config(compute={"devise": "cpu"})).compute_json()
+
+
+def test_the_plan_lists_every_cell_for_analysis():
+    grid = Grid(config(sweeps=sweep()))
+    plan = grid.plan()
+    assert len(plan["cells"]) == len(grid.cells)
+    assert {"dataset": "beauty", "method": "sasrec", "seed": 1, "display": "SASRec", "variant_of": None} in plan[
+        "cells"
+    ]
+    assert plan["sweeps"][0]["cells"] == ["diffurec.delta_0.01", "diffurec.delta_0.1"]
+    assert plan["datasets"] == {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}}
+    names = {cell.method for cell in grid.cells}
+    assert {name for each in plan["sweeps"] for name in each["cells"]} <= names

@@ -1,0 +1,122 @@
+"""Method files: every mistake is named before anything runs, and settings are spelled out whole."""
+
+from dataclasses import asdict
+
+import pytest
+import yaml
+
+from baselines.sasrec import SASRec
+from harness.compute import Compute
+from harness.digest import ROOT
+from harness.fit import FitPlan
+from harness.methods import Method, build_learner, builder_file, known_methods, load_method
+from harness.split import leave_one_out
+from harness.streams import Streams
+from harness.synthetic import chain
+
+
+def method(**changes):
+    return Method(**({"name": "mine", "builder": "baselines.sasrec", "display": "Mine"} | changes))
+
+
+def write(folder, text, name="mine"):
+    (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_every_method_of_the_suite_resolves_on_every_dataset(name):
+    one = load_method(name)
+    known = yaml.safe_load((ROOT / "config/datasets.yaml").read_text())["datasets"]
+    assert set(one.datasets) <= set(known), "a misspelt dataset would be ignored without a word"
+    for dataset in known:
+        assert set(one.resolved(dataset)) == {"builder", "model", "training", "evaluation"}
+    assert one.variant_of is None or one.variant_of in known_methods()
+    assert one.reuse_weights is None or one.reuse_weights in known_methods()
+    assert one.display and one.summary
+
+
+def test_later_layers_win():
+    one = method(
+        model={"dropout": 0.1, "max_len": 7},
+        training={"patience": 3},
+        datasets={"toy": {"model": {"dropout": 0.2}}},
+    )
+    assert one.resolved("other")["model"]["dropout"] == 0.1
+    assert one.resolved("toy")["model"]["dropout"] == 0.2
+    found = one.resolved("toy", {"model": {"dropout": 0.3}}, None, {"training": {"patience": 5}})
+    assert found["model"]["dropout"] == 0.3 and found["model"]["max_len"] == 7
+    assert found["training"]["patience"] == 5
+
+
+def test_every_default_is_spelled_out():
+    found = method().resolved("toy")
+    assert found["training"] == asdict(FitPlan())
+    assert found["model"]["num_blocks"] == 2 and found["model"]["learning_rate"] == 1e-3
+    assert found["evaluation"] == {"test_inputs_without_first": False}
+
+
+def test_resolved_settings_resolve_to_themselves():
+    for name in ("sasrec", "diffurec", "aligndiff", "aligndiff.released", "floor.popularity"):
+        once = load_method(name).resolved("beauty")
+        layers = {layer: once[layer] for layer in ("model", "training", "evaluation")}
+        assert method(builder=once["builder"], **layers).resolved("beauty") == once
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"model": {"droput": 0.1}}, "method mine: model: unknown key 'droput' .did you mean 'dropout'"),
+        ({"model": {"dropout": 1.5}}, "method mine: dropout: 1.5 is out of range"),
+        ({"model": {"num_blocks": "two"}}, "num_blocks: expected int"),
+        ({"training": {"patiense": 1}}, "method mine: training: unknown key 'patiense' .did you mean 'patience'"),
+        ({"training": {"patience": 0}}, "patience: 0 is out of range"),
+        ({"evaluation": {"test_input_without_first": True}}, "did you mean 'test_inputs_without_first'"),
+        ({"trainning": {}}, "method mine: unknown section 'trainning' .did you mean 'training'"),
+        ({"model": 5}, "expected a mapping"),
+        ([1], "expected a mapping"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(override, message):
+    with pytest.raises(ValueError, match=message):
+        method().resolved("toy", override)
+
+
+def test_unknown_methods_are_named_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown method 'sasrek' .did you mean 'sasrec'"):
+        load_method("sasrek")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("builder: [", "not valid YAML"),
+        ("- 1", "expected a mapping with at least 'builder'"),
+        ("", "expected a mapping"),
+        ("display: X", "at least 'builder'"),
+        ("builder: baselines.sasrec\nmodle: {}", "unknown key 'modle' .did you mean 'model'"),
+        ("builder: 3", "builder: expected str"),
+        ("builder: baselines.sasrec\nmodel: [1]", "model: expected a mapping"),
+    ],
+)
+def test_broken_method_files_are_named(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_method("mine", write(tmp_path, text))
+    assert "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("builder", ["baselines.nothing", "nowhere.at.all"])
+def test_unknown_builders_are_named(builder):
+    with pytest.raises(ValueError, match=f"builder '{builder}': no such module"):
+        builder_file(builder)
+    with pytest.raises(ValueError, match="no such module"):
+        method(builder=builder).resolved("toy")
+
+
+def test_learners_are_built_from_methods_and_from_resolved_settings():
+    view = leave_one_out(chain(num_users=9, num_items=9)).training_view()
+    one = method(model={"embedding_dim": 6})
+    for source in (one, one.resolved("toy")):
+        learner = build_learner(source, view, Streams(1), Compute())
+        assert isinstance(learner, SASRec) and learner.config.embedding_dim == 6
+    assert builder_file("baselines.sasrec") == ROOT / "baselines/sasrec.py"

@@ -1,0 +1,274 @@
+"""One cell from settings to outputs: completed, diverged, evaluated again, repeated, resumed."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness import run
+from harness.compute import Compute
+from harness.fit import DivergedError
+from harness.methods import load_method
+from harness.metrics import summarise
+from harness.record import read_ranks, read_record
+from harness.run import Job, RunFiles, progress_line, reevaluate, train
+from harness.split import leave_one_out
+from harness.synthetic import random_walk
+
+SPLIT = leave_one_out(random_walk(num_users=80, num_items=40, min_length=4, max_length=20), dataset="toy")
+SMALL = {
+    "sasrec": {"embedding_dim": 8, "max_len": 8, "batch_size": 32},
+    "diffurec": {"embedding_dim": 8, "max_len": 8, "batch_size": 64, "num_blocks": 1, "num_heads": 2, "num_steps": 3},
+}
+
+
+def job(name="sasrec", *, seed=1, **changes):
+    settings = replace(load_method(name), model=SMALL[name], datasets={}).resolved(
+        "toy", {"training": {"max_epochs": 2, "eval_every": 1}}, changes
+    )
+    return Job(
+        dataset="toy",
+        method=name,
+        display=name,
+        variant_of=None,
+        seed=seed,
+        settings=settings,
+        code_digest="code",
+    )
+
+
+def trained(folder, one=None, checkpoints=None):
+    files = RunFiles(folder)
+    return train(one or job(), SPLIT, files, Compute(), checkpoints), files
+
+
+def ranks_in(files):
+    return read_ranks(files.record, read_record(files.record))
+
+
+def assert_same_ranks(files, others):
+    ours, theirs = ranks_in(files), ranks_in(others)
+    assert set(ours) == set(theirs) == {"test_kept", "test_hidden", "val_kept", "val_hidden"}
+    for name, rank_U in ours.items():
+        np.testing.assert_array_equal(rank_U, theirs[name])
+
+
+@pytest.fixture(scope="module", params=["sasrec", "diffurec"])
+def first(request, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp(request.param), job(request.param))
+
+
+def test_a_record_is_consistent_with_its_ranks(first):
+    record, files = first
+    assert record.completed and read_record(files.record) == record
+    ranks = ranks_in(files)
+    for name, rank_U in ranks.items():
+        assert rank_U.shape == (SPLIT.num_users,) == (record.num_users,)
+        assert rank_U.min() >= 1 and rank_U.max() <= SPLIT.num_items
+        assert record.metrics[name] == summarise(rank_U)
+    assert (ranks["test_hidden"] <= ranks["test_kept"]).all()
+    assert (ranks["test_hidden"] < ranks["test_kept"]).any()
+
+
+def test_a_record_says_what_was_run(first):
+    record, files = first
+    assert record.data_sha256 == SPLIT.sha256 and record.code_digest == "code"
+    assert record.val_metric == record.metrics["val_kept"]["NDCG@10"], "validated weights are the stored ones"
+    assert record.best_epoch in (1, 2) and record.epochs_run == 2
+    assert record.num_parameters == sum(value.numel() for value in load_file(files.weights).values())
+    assert record.train_seconds > 0 and record.started <= record.finished
+    assert record.settings["model"]["embedding_dim"] == 8 and "dropout" in record.settings["model"]
+    with open(files.history, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"] and float(rows[0]["loss"]) > 0
+    best = rows[record.best_epoch - 1]
+    assert float(best["val_NDCG@10"]) == record.val_metric
+
+
+def test_the_same_cell_again_gives_the_same_ranks_and_another_seed_others(first, tmp_path):
+    record, files = first
+    np.random.seed(record.seed)  # noqa: NPY002, global state that a careless method would read
+    torch.manual_seed(99)
+    torch.randn(7)
+    again, same = trained(tmp_path / "same", job(record.method))
+    assert_same_ranks(files, same)
+    assert same.ranks.read_bytes() == files.ranks.read_bytes()
+    assert same.weights.read_bytes() == files.weights.read_bytes()
+    assert again.settings_sha256 == record.settings_sha256
+    _, other = trained(tmp_path / "other", job(record.method, seed=2))
+    assert (ranks_in(other)["test_kept"] != ranks_in(files)["test_kept"]).any()
+
+
+def test_evaluating_the_weights_again_gives_the_same_ranks(first, tmp_path):
+    record, files = first
+    again = RunFiles(tmp_path / "again")
+    found = reevaluate(job(record.method), SPLIT, again, Compute(), files.weights)
+    assert_same_ranks(files, again)
+    assert found.metrics == record.metrics
+    assert found.epochs_run == 0 and found.best_epoch is None and found.train_seconds == 0
+
+
+def test_evaluating_under_other_settings_changes_ranks_only_there(tmp_path, first):
+    record, files = first
+    without = job(record.method, evaluation={"test_inputs_without_first": True})
+    again = RunFiles(tmp_path / "again")
+    reevaluate(without, SPLIT, again, Compute(), files.weights)
+    ours, theirs = ranks_in(files), ranks_in(again)
+    np.testing.assert_array_equal(ours["val_kept"], theirs["val_kept"])
+    assert (ours["test_kept"] != theirs["test_kept"]).any()
+
+
+def test_wrong_weights_are_refused(first, tmp_path):
+    record, files = first
+    other_size = replace(job(record.method), settings=job(record.method, model={"embedding_dim": 4}).settings)
+    cut, absent = tmp_path / "cut.safetensors", tmp_path / "absent.safetensors"
+    cut.write_bytes(files.weights.read_bytes()[:200])
+    for one, weights in ((other_size, files.weights), (job(record.method), cut), (job(record.method), absent)):
+        with pytest.raises(ValueError, match=r"\.safetensors: not the weights of .* train that method again"):
+            reevaluate(one, SPLIT, RunFiles(tmp_path / "out"), Compute(), weights)
+    assert not (tmp_path / "out" / "record.json").exists()
+
+
+def assert_failed(record, files, status):
+    assert record.status == status and record.reason and not record.completed
+    assert read_record(files.record) == record
+    assert ranks_in(files) == {} and record.metrics == {}
+    assert load_file(files.weights) == {}
+    assert files.history.read_text().splitlines() == ["epoch"]
+    assert status in progress_line(record)
+
+
+def test_a_diverged_run_is_recorded_with_empty_outputs(tmp_path, caplog):
+    record, files = trained(tmp_path, job(model={"learning_rate": 1e30}), tmp_path / "checkpoints")
+    assert_failed(record, files, "diverged")
+    assert "not finite" in record.reason or "NaN" in record.reason
+    assert "diverged" in caplog.text and not (tmp_path / "checkpoints").exists()
+
+
+def test_out_of_gpu_memory_is_recorded_with_advice(tmp_path, monkeypatch):
+    def out_of_memory(*_, **__):
+        raise torch.cuda.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(run, "fit", out_of_memory)
+    record, files = trained(tmp_path)
+    assert_failed(record, files, "out_of_memory")
+    assert "batch_size" in record.reason
+
+
+def test_a_divergence_found_only_in_the_last_evaluation_is_recorded(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("scores contain NaN")
+
+    monkeypatch.setattr(run.Evaluator, "ranks", broken)
+    monkeypatch.setattr(run, "fit", lambda *_, **__: run.FitResult(None, 0, None, 0.0, []))
+    record, files = trained(tmp_path)
+    assert_failed(record, files, "diverged")
+
+
+def test_weights_of_a_diverged_run_are_no_weights(tmp_path):
+    _, files = trained(tmp_path / "origin", job(model={"learning_rate": 1e30}))
+    with pytest.raises(ValueError, match="not the weights"):
+        reevaluate(job(), SPLIT, RunFiles(tmp_path / "again"), Compute(), files.weights)
+
+
+def interrupted(tmp_path, one, monkeypatch):
+    """Train until the first checkpoint has been written, then die."""
+    save = run.CheckpointFolder.save
+
+    def dying(self, epoch, state):
+        save(self, epoch, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.CheckpointFolder, "save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "run", one, tmp_path / "checkpoints")
+    assert not (tmp_path / "run" / "record.json").exists()
+
+
+def test_a_killed_run_goes_on_to_the_same_ranks(first, tmp_path, monkeypatch, caplog):
+    record, files = first
+    caplog.set_level("INFO")
+    every = {"training": {"checkpoint_seconds": 0.0}}
+    interrupted(tmp_path, job(record.method, **every), monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "fit", refuse_more_than(1, run.fit))
+        _, resumed = trained(tmp_path / "run", job(record.method, **every), tmp_path / "checkpoints")
+    assert "resumed after epoch 1" in caplog.text
+    assert_same_ranks(files, resumed)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def refuse_more_than(epochs, fit):
+    def counted(learner, *arguments, **options):
+        batches, begun = learner.batches, []
+
+        def limited():
+            begun.append(1)
+            assert len(begun) <= epochs, "an epoch was trained twice"
+            return batches()
+
+        learner.batches = limited
+        return fit(learner, *arguments, **options)
+
+    return counted
+
+
+def test_a_checkpoint_serves_under_another_time_budget_but_not_other_settings(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    for change, message in (
+        ({"training": {"time_budget_seconds": 1e9}}, "resumed after epoch 1"),
+        ({"model": {"dropout": 0.4}}, "made by other settings, data or code"),
+    ):
+        folder = tmp_path / message
+        caplog.clear()
+        interrupted(folder, job(training={"checkpoint_seconds": 0.0}), monkeypatch)
+        trained(folder / "run", job(**change), folder / "checkpoints")
+        assert message in caplog.text
+
+
+def test_identity_covers_what_decides_the_result():
+    base = job()
+    other = leave_one_out(random_walk(num_users=80, num_items=40, seed=5))
+    changes = [
+        replace(base, seed=2),
+        replace(base, method="x"),
+        replace(base, code_digest="y"),
+        job(model={"max_len": 9}),
+        job(training={"patience": 3}),
+    ]
+    identities = {each.identity(SPLIT) for each in [base, *changes]} | {base.identity(other)}
+    assert len(identities) == 7
+
+
+def test_a_divergence_error_is_told_apart_from_bugs(tmp_path, monkeypatch):
+    def bug(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run, "fit", bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        trained(tmp_path)
+    assert issubclass(DivergedError, RuntimeError) and not (tmp_path / "record.json").exists()
+
+
+def test_the_record_is_strict_json_and_written_last(first):
+    _, files = first
+    json.loads(files.record.read_text(), parse_constant=lambda name: pytest.fail(name))
+    newest = max(files.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert newest == files.record
+    assert sorted(path.name for path in files.folder.iterdir()) == [
+        "history.csv",
+        "ranks.npz",
+        "record.json",
+        "weights.safetensors",
+    ]
+
+
+def test_the_progress_line_is_in_percent(first):
+    record, _ = first
+    assert f"HR@10 {100 * record.metrics['test_kept']['HR@10']:.2f}" in progress_line(record)
+    assert progress_line(record).startswith(f"{record.method} on toy, seed 1: ")
