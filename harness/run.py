@@ -108,7 +108,8 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
     try:
         load_model(learner.module, weights, device=str(compute.device))
     except (RuntimeError, OSError, SafetensorError) as error:
-        raise ValueError(f"{weights}: not the weights of {job.method} ({error}); train that method again") from error
+        why = " ".join(str(error).split())[:160]  # torch lists every tensor that does not fit
+        raise ValueError(f"{weights}: not the weights of {job.method} ({why}); train that method again") from error
     try:
         return run.completed(learner, FitResult(None, 0, None, 0.0, []))
     except DivergedError as error:
