@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.audit.paper_tables import Paper
@@ -127,7 +128,7 @@ def _claims(here, cells, methods, claimed, plan: Plan, dataset: str) -> tuple[Ro
             else:
                 gain = Cell(gain.printed, state="rival not above zero", **shared)
             values = [
-                [run.value(view) for run in here if run.method == m and run.seed in plan.seeds(dataset, m)]
+                np.array([run.value(view) for run in here if run.method == m and run.seed in plan.seeds(dataset, m)])
                 for m in (CLAIMANT, RIVAL)
             ]
             result = welch_t(*values, 0.95) if min(map(len, values)) > 1 else None

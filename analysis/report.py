@@ -63,26 +63,28 @@ def render(
     """Return the page."""
     entries = list_entries(runs, plan, folder=runs_folder, configfile=configfile)
     status = Counter(entry.status for entry in entries)
-    return table_formats.environment().get_template("report.html.j2").render(
-        plan=plan,
-        tables=tables,
-        glance=glance(tables, tests),
-        tests=test_groups(tests, plan),
-        pictures={
-            name: [p for p in pictures if p.section == name] for name in ("results", "paper", "curves")
-        },
-        entries={name: [entry for entry in entries if entry.dataset == name] for name in _datasets(runs, plan)},
-        display={name: plan.datasets.get(name, name) for name in _datasets(runs, plan)},
-        status=status,
-        num_planned=len(plan.cells),
-        total_time=duration(sum(run.record.train_seconds + run.record.eval_seconds for run in runs.runs)),
-        latest=max((run.record.finished for run in runs.runs), default=""),
-        environments=list(list_environments(runs)),
-        data=data_rows(runs, plan, stats),
-        audit=audit and audit_context(audit),
-        protocols=PROTOCOLS,
-        mixed=any(run.group for run in runs.runs) or bool(runs.mixed_data),
-        metrics=SHOWN_METRICS,
+    return (
+        table_formats.environment()
+        .get_template("report.html.j2")
+        .render(
+            plan=plan,
+            tables=tables,
+            glance=glance(tables, tests),
+            tests=test_groups(tests, plan),
+            pictures={name: [p for p in pictures if p.section == name] for name in ("results", "paper", "curves")},
+            entries={name: [entry for entry in entries if entry.dataset == name] for name in _datasets(runs, plan)},
+            display={name: plan.datasets.get(name, name) for name in _datasets(runs, plan)},
+            status=status,
+            num_planned=len(plan.cells),
+            total_time=duration(sum(run.record.train_seconds + run.record.eval_seconds for run in runs.runs)),
+            latest=max((run.record.finished for run in runs.runs), default=""),
+            environments=list(list_environments(runs)),
+            data=data_rows(runs, plan, stats),
+            audit=audit and audit_context(audit),
+            protocols=PROTOCOLS,
+            mixed=any(run.group for run in runs.runs) or bool(runs.mixed_data),
+            metrics=SHOWN_METRICS,
+        )
     )
 
 
@@ -167,7 +169,9 @@ def read_audit(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in AUDIT_KEYS if key not in values]
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not the findings of an audit ({error}); run python -m analysis.audit again") from error
+        raise ValueError(
+            f"{path}: not the findings of an audit ({error}); run python -m analysis.audit again"
+        ) from error
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}; run python -m analysis.audit again")
     return values
@@ -178,9 +182,7 @@ def read_pictures(folder: Path) -> list[Picture]:
     path = folder / FIGURES_FILE
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            Picture(**entry, source=_data_uri(folder / f"{Path(entry['slug']).name}.svg")) for entry in entries
-        ]
+        return [Picture(**entry, source=_data_uri(folder / f"{Path(entry['slug']).name}.svg")) for entry in entries]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: no list of figures ({error}); run python -m analysis.figures first") from error
 

@@ -1,0 +1,214 @@
+"""The report is one offline page, escapes all it shows, and leads from each figure to its record."""
+
+import json
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from analysis import figures, mmd_run, mmd_table, report, tables
+from analysis.inventory import duration, rerun_command, size
+from analysis.load import MixedRunsError, load_runs
+from analysis.mmd_run import IDENTITY
+
+HISTORY = "epoch,loss,val_NDCG@10\n1,9.1,0.01\n2,8.2,\n3,7.9,0.02\n"
+EVIL = "<script>alert(1)</script>"
+
+
+def written(grid, plan, *extra, audit=None, draw=False):
+    """Run tables, figures and report as the workflow does; return the page."""
+    at = {name: str(grid.folder / name) for name in ("tables", "figures", "data", "report.html")}
+    shared = ["--runs", str(grid.runs), "--plan", str(plan), *extra]
+    assert tables.main([*shared, "--data", at["data"], "--out", at["tables"], "--resamples", "50"]) == 0
+    if draw:
+        assert figures.main([*shared, "--tables", at["tables"], "--out", at["figures"]]) == 0
+    else:
+        figures.write(iter(()), grid.folder / "figures")
+    audited = ["--audit", str(audit)] if audit else []
+    inputs = ["--data", at["data"], "--tables", at["tables"], "--figures", at["figures"]]
+    assert report.main([*shared, *inputs, *audited, "--out", at["report.html"]]) == 0
+    return (grid.folder / "report.html").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, jump to, or run."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.targets, self.sources, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        for name in ("href", "src"):
+            if name in values:
+                inside = name == "href" and values[name].startswith("#")
+                (self.targets if inside else self.sources).append(unquote(values[name].removeprefix("#")))
+
+
+def fill(grid):
+    """Two methods; one seed diverged, one is missing, one run is outside the plan. Return the plan."""
+    for seed, ranks in ((1, (1, 3, 7, 50)), (2, (2, 3, 9, 50))):
+        grid.write("aligndiff", seed, ranks, history=HISTORY)
+    grid.write("sasrec", 1, (6, 7, 30, 50), history=HISTORY)
+    grid.write("sasrec", 2, status="diverged", reason=f"loss was nan {EVIL}", history="epoch\n")
+    grid.write("outsider", 1)
+    planned = [(m, s) for m in ("sasrec", "aligndiff") for s in (1, 2, 3)]
+    return grid.plan(planned, displays={"sasrec": f"SAS{EVIL}"}, configfile="config/demo.yaml")
+
+
+@pytest.fixture
+def small(grid):
+    return grid, fill(grid)
+
+
+@pytest.fixture(scope="module")
+def shared_grid(grid_at, tmp_path_factory):
+    return grid_at(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(shared_grid):
+    """The whole page with figures, made once."""
+    return written(shared_grid, fill(shared_grid), draw=True)
+
+
+def test_the_page_asks_for_nothing_outside_itself_and_runs_nothing(page):
+    read = Page(page)
+    assert all(source.startswith("data:") for source in read.sources)
+    assert "script" not in read.tags and "iframe" not in read.tags and "@import" not in page
+    assert "default-src 'none'" in page
+    assert sum(source.startswith("data:image/svg+xml") for source in read.sources) == 2  # differences, curves
+
+
+def test_texts_from_files_are_escaped(page):
+    assert EVIL not in page and "&lt;script&gt;" in page
+
+
+def test_every_link_inside_the_page_has_its_target_and_ids_are_unique(page):
+    read = Page(page)
+    assert set(read.targets) <= set(read.ids)
+    assert len(read.ids) == len(set(read.ids))
+
+
+def test_a_figure_leads_to_its_run_record_and_command(page, shared_grid):
+    """Hop 1: the cell's link. Hop 2: the run's row. Hop 3: the record it names, which is on disk."""
+    assert re.search(r'<a class="m" href="#beauty/aligndiff/seed1"[^>]*>75\.00', page)
+    row = page[page.index('<tr id="beauty/aligndiff/seed1">') :].split("</tr>")[0]
+    path = shared_grid.runs / "beauty/aligndiff/seed1/record.json"
+    assert str(path) in row and path.is_file()
+    assert f"snakemake --cores 2 --configfile config/demo.yaml --force {path}" in row
+
+
+def test_gaps_and_failures_are_listed_with_reason(page):
+    assert "loss was nan" in page and "not in the plan" in page
+    missing = page[page.index('<tr id="beauty/sasrec/seed3">') :].split("</tr>")[0]
+    assert "not run" in missing and "snakemake" in missing
+
+
+def test_an_unreadable_run_is_refused_or_listed(small, capsys):
+    grid, plan = small
+    (grid.runs / "beauty/sasrec/seed1/record.json").write_text("{")
+    with pytest.raises(ValueError, match="sasrec/seed1/record.json"):
+        written(grid, plan)
+    assert "unreadable" in written(grid, plan, "--skip-corrupt")
+
+
+def test_mixed_runs_are_refused_or_shown_apart(small):
+    grid, plan = small
+    grid.write("sasrec", 3, code_digest="e" * 64)
+    with pytest.raises(MixedRunsError):
+        written(grid, plan)
+    text = written(grid, plan, "--allow-mixed")
+    assert "[code eeeeeeee]" in text and "never averaged" in text
+
+
+def test_an_empty_grid_still_gives_a_page(grid):
+    grid.runs.mkdir()
+    text = written(grid, grid.plan([("aligndiff", 1)]))
+    assert "No run of the main table has completed" in text
+
+
+def test_the_audit_opens_the_page(small, tmp_path):
+    claim = {"id": "c1", "source": "abstract", "statement": f"It is best {EVIL}"}
+    verdict = {"claim": "c1", "basis": "runs", "status": "undecided", "because": "one run", "runs": 1, "p": None}
+    finding = {"id": "f/1", "kind": "impossible", "sentence": f"No ranking gives {EVIL}."}
+    values = {
+        "summary": {"lines": ["p_values: 3 of 3"], "kinds": {"impossible": 1}},
+        "findings": [finding],
+        "verdicts": [verdict],
+        "claims": [claim],
+    }
+    path = tmp_path / "findings.json"
+    path.write_text(json.dumps(values))
+    text = written(*small, audit=path)
+    assert text.index("<b>P values.</b> 3 of 3") < text.index('id="tables"')
+    assert "It is best &lt;script&gt;" in text and EVIL not in text and "undecided" in text
+
+
+def test_a_damaged_audit_or_figure_list_is_named(small, tmp_path):
+    path = tmp_path / "findings.json"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="findings.json: lacks summary"):
+        report.read_audit(path)
+    with pytest.raises(ValueError, match="figures.json"):
+        report.read_pictures(tmp_path)
+
+
+def test_the_same_records_give_the_same_page(small):
+    assert written(*small) == written(*small)
+
+
+def test_times_and_sizes_read_as_people_say_them():
+    assert [duration(s) for s in (0, 4.24, 61, 3599, 11100)] == ["", "4.2 s", "1 min", "1 h 00 min", "3 h 05 min"]
+    assert [size(n) for n in (0, 300 * 2**20, 3 * 2**29)] == ["", "300 MiB", "1.5 GiB"]
+    assert rerun_command("a b/record.json", None) == "snakemake --cores 2 --force 'a b/record.json'"
+
+
+@pytest.fixture
+def measured_mmd(grid):
+    """Two seeds of both models with representations; returns the plan and the folder of MMD files."""
+    rng = np.random.default_rng(0)
+    for method, noise in (("diffurec", 1.0), ("aligndiff", 0.3)):
+        for seed in (1, 2):
+            record = grid.write(method, seed)
+            truth = rng.standard_normal((60, 4))
+            npz = grid.folder / "representations" / "beauty" / method / f"seed{seed}.npz"
+            npz.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(npz, generated=truth + noise * rng.standard_normal((60, 4)), truth=truth)
+            out = grid.folder / "mmd" / "beauty" / method / f"seed{seed}.json"
+            arguments = ["--representations", str(npz), "--record", str(record), "--out", str(out)]
+            assert mmd_run.main([*arguments, "--permutations", "9"]) == 0
+    return grid.plan([(m, s) for m in ("diffurec", "aligndiff") for s in (1, 2)]), grid.folder / "mmd"
+
+
+def test_mmd_files_become_table_5_and_its_figure(grid, measured_mmd):
+    plan, folder = measured_mmd
+    values = json.loads((folder / "beauty/aligndiff/seed1.json").read_text())
+    assert {*IDENTITY, "results", "mixing", "num_users"} <= set(values) and len(values["results"]) == 15
+    out = grid.folder / "out"
+    shared = ["--runs", str(grid.runs), "--plan", str(plan), "--mmd", str(folder)]
+    assert tables.main([*shared, "--data", str(grid.folder), "--out", str(out)]) == 0
+    text = (out / "table5.md").read_text()
+    line = next(line for line in text.split("\n") if line.startswith("| aligndiff"))
+    assert "±" in line and "(0.33 ± 0.03)" in line and "not run" not in line
+    pictures = ["--representations", str(grid.folder / "representations"), "--tables", str(out)]
+    assert figures.main([*shared, *pictures, "--out", str(out)]) == 0
+    assert (out / "table5_mmd.svg").is_file() and (out / "figure4_beauty.pdf").is_file()
+
+
+def test_an_mmd_file_of_another_run_is_refused(grid, measured_mmd):
+    grid.write("aligndiff", 1, settings_sha256="9" * 64)
+    grid.write("aligndiff", 2, settings_sha256="9" * 64)
+    with pytest.raises(MixedRunsError, match="aligndiff/seed1.json.*settings_sha256"):
+        mmd_table.read_folder(measured_mmd[1], load_runs(grid.runs))
+
+
+def test_representations_must_match_in_shape(grid, tmp_path):
+    np.savez(tmp_path / "r.npz", generated=np.ones((3, 2)), truth=np.ones((4, 2)))
+    with pytest.raises(ValueError, match=r"r.npz: shapes \(3, 2\) and \(4, 2\)"):
+        mmd_run.read_representations(tmp_path / "r.npz")

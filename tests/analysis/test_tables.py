@@ -1,0 +1,251 @@
+"""Cells say what was measured and what was not; every format says the same."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from analysis import comparisons, table_formats
+from analysis.audit.paper_tables import load_paper
+from analysis.load import load_runs
+from analysis.measured import Cell, Measurements, averaged, marked
+from analysis.plan import read_plan
+from analysis.summary import summary
+from analysis.table_specs import TABLES
+from analysis.tables import build_tables, main, read_stats
+
+BEST, WORSE = (1, 3, 7, 50), (6, 7, 30, 50)  # HR@5 50 %, HR@10 75 %; HR@5 0 %, HR@10 50 %
+
+
+def tables_of(grid, plan, **options):
+    measured = Measurements(load_runs(grid.runs, **options), read_plan(plan))
+    return {table.slug: table for table in build_tables(measured, paper=load_paper(), stats={})}
+
+
+def row_of(table, method, *, protocol="kept", dataset="beauty"):
+    block = next(b for b in table.blocks if (b.dataset, b.protocol) == (dataset, protocol))
+    row = next(row for row in block.all_rows if method in (row.method, row.label))
+    return dict(zip(block.columns, row.cells, strict=True))
+
+
+def test_mean_and_sample_deviation_over_seeds(grid):
+    grid.write("sasrec", 1, BEST)
+    grid.write("sasrec", 2, WORSE)
+    cell = row_of(tables_of(grid, grid.plan([("sasrec", 1), ("sasrec", 2)]))["table2"], "sasrec")["HR@10"]
+    assert (cell.value, cell.n, cell.printed) == (62.5, 2, "6.2648")
+    assert cell.std == pytest.approx(12.5 * 2**0.5)  # n - 1: sqrt((12.5^2 + 12.5^2) / 1)
+    assert cell.text == "62.50 ± 17.68"
+
+
+def test_one_seed_has_no_deviation(grid):
+    grid.write("sasrec", 1)
+    cell = row_of(tables_of(grid, grid.plan([("sasrec", 1)]))["table2"], "sasrec")["HR@5"]
+    assert cell.std is None and cell.text == "50.00" and cell.note == ""
+
+
+def test_a_missing_seed_shows(grid):
+    grid.write("sasrec", 1)
+    cell = row_of(tables_of(grid, grid.plan([("sasrec", 1), ("sasrec", 2)]))["table2"], "sasrec")["HR@5"]
+    assert cell.n == 1 and cell.note == "1 of 2 seeds: 1 not run"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "state", "note"),
+    [
+        (("diverged", "diverged"), "diverged (2 of 3)", None),
+        (("diverged", "out_of_memory"), "diverged (1 of 3), out of memory (1 of 3)", None),
+        (("completed", "diverged"), "50.00", "1 of 3 seeds: 1 diverged, 1 not run"),
+        ((), "not run", None),
+    ],
+)
+def test_failures_are_counted_and_never_zero(grid, statuses, state, note):
+    grid.runs.mkdir()
+    for seed, status in enumerate(statuses, 1):
+        grid.write("sasrec", seed, status=status, reason="nan")
+    cell = row_of(tables_of(grid, grid.plan([("sasrec", s) for s in (1, 2, 3)]))["table2"], "sasrec")["HR@5"]
+    assert cell.text == state
+    if note is None:
+        assert cell.value is None and cell.records == ()
+    else:
+        assert cell.note == note
+
+
+def test_an_unreadable_run_is_said_to_be_one(grid):
+    grid.write("sasrec", 1).write_text("{")
+    table = tables_of(grid, grid.plan([("sasrec", 1)]), skip_corrupt=True)["table2"]
+    assert row_of(table, "sasrec")["HR@5"].text == "unreadable (1 of 1)"
+
+
+def test_mixed_code_gives_two_rows_and_no_average(grid):
+    grid.write("sasrec", 1, BEST)
+    grid.write("sasrec", 2, WORSE, code_digest="e" * 64)
+    table = tables_of(grid, grid.plan([("sasrec", 1), ("sasrec", 2)]), allow_mixed=True)["table2"]
+    values = [row_of(table, f"sasrec [code {d * 8}]")["HR@10"].value for d in "ce"]
+    assert values == [75.0, 50.0]
+
+
+def test_runs_outside_the_plan_stay_out(grid):
+    grid.write("sasrec", 1, BEST)
+    grid.write("sasrec", 9, WORSE)
+    assert row_of(tables_of(grid, grid.plan([("sasrec", 1)]))["table2"], "sasrec")["HR@10"].value == 75.0
+
+
+def test_improvement_is_over_the_best_baseline_not_over_variants(grid):
+    for method, ranks in (
+        ("sasrec", WORSE),
+        ("caser", (9, 99, 99, 99)),
+        ("aligndiff", BEST),
+        ("aligndiff.b", (1,) * 4),
+    ):
+        grid.write(method, 1, ranks)
+    plan = grid.plan([(m, 1) for m in ("sasrec", "caser", "aligndiff", "aligndiff.b")])
+    cells = row_of(tables_of(grid, plan)["table2"], "Improvement over the best baseline, %")
+    assert cells["HR@10"].value == pytest.approx(50.0)  # 75 against 50
+    assert cells["HR@10"].note == "against sasrec" and cells["HR@10"].printed == "2.8"
+    assert len(cells["HR@10"].records) == 2
+    assert cells["HR@5"].value is None  # no baseline above zero
+
+
+def test_best_and_second_are_marked_among_the_measured():
+    cells = [averaged([v], Cell()) for v in (1.0, 3.0, 2.0, 3.0)] + [Cell()]
+    assert [cell.mark for cell in marked(cells)] == ["", "best", "second", "best", ""]
+    assert [cell.mark for cell in marked(cells, lower_is_better=True)] == ["best", "", "second", "", ""]
+    assert [cell.mark for cell in marked([cells[0], Cell()])] == ["", ""]
+
+
+def test_every_printed_cell_of_the_paper_has_its_place(grid):
+    """Tables 2 to 7 lose no printed figure, even if nothing was run."""
+    grid.runs.mkdir()
+    built, paper = tables_of(grid, grid.plan([("sasrec", 1)], cutoffs=[5, 10, 20])), load_paper()
+    for number in "234567":
+        table = built[f"table{number}"]
+        protocols = {block.protocol for block in table.blocks}
+        blocks = [block for block in table.blocks if block.protocol in ("kept", "")]
+        shown = sum(bool(cell.printed) for block in blocks for row in block.rows for cell in row.cells)
+        views = 3 if number == "5" else 1
+        assert shown == views * len(paper.table(number)), f"table {number}"
+        assert protocols == ({""} if number == "5" else {"kept", "hidden"})
+
+
+def test_specs_name_the_paper_as_transcribed():
+    paper = load_paper()
+    for spec in TABLES:
+        names = {subject.printed for subject in spec.subjects if subject.printed}
+        assert names == {cell.model for cell in paper.table(spec.slug.removeprefix("table"))}
+
+
+def test_a_sweep_becomes_a_table_of_its_values(grid):
+    for value in (0.1, 0.5):
+        grid.write(f"aligndiff.omega_{value}", 1)
+    names = [f"aligndiff.omega_{value}" for value in (0.1, 0.5)]
+    sweep = {"name": "omega", "field": "omega", "method": "aligndiff", "values": [0.1, 0.5], "cells": names}
+    tables = tables_of(grid, grid.plan([(name, 1) for name in names], sweeps=[sweep]))
+    assert row_of(tables["figure3_omega"], "omega = 0.5")["HR@10"].value == 75.0
+    methods = {row.method for block in tables["table2"].blocks for row in block.rows}
+    assert not methods & set(names)
+
+
+@pytest.fixture
+def awkward(grid):
+    """A display name that is markup in every format."""
+    grid.write("odd", 1)
+    plan = grid.plan([("odd", 1)], displays={"odd": "<script>alert('x_y & 100%|')</script>"})
+    return tables_of(grid, plan)["table2"]
+
+
+def test_html_is_escaped(awkward):
+    html = table_formats.as_html(awkward)
+    assert "<script" not in html and "&lt;script&gt;" in html
+
+
+def test_latex_is_escaped(awkward):
+    line = next(line for line in table_formats.as_latex(awkward).split("\n") if "alert" in line)
+    assert line.startswith(r"\textless{}script\textgreater{}alert('x\_y \& 100\%|')")
+    assert line.endswith(r"\\") and line.count("&") - line.count(r"\&") == 8  # 4 metrics, measured and printed
+
+
+def test_markdown_is_escaped(awkward):
+    line = next(line for line in table_formats.as_markdown(awkward).split("\n") if "alert" in line)
+    assert "<" not in line.replace("<u>", "").replace("</u>", "") and r"\|" in line
+    assert len(re.split(r"(?<!\\)\|", line)) == 4 + 3
+
+
+def test_golden_table(grid):
+    grid.write("sasrec", 1, BEST)
+    grid.write("sasrec", 2, WORSE)
+    grid.write("aligndiff", 1, BEST)
+    cells = [("sasrec", 1), ("sasrec", 2), ("aligndiff", 1), ("aligndiff", 2)]
+    table = tables_of(grid, grid.plan(cells, displays={"sasrec": "SASRec", "aligndiff": "AlignDiff"}))["table2"]
+    lines = table_formats.as_markdown(table).split("\n")
+    assert "## Beauty, seen items stay candidates" in lines
+    assert (
+        "| SASRec | <u>25.00 ± 35.36</u> (3.2688) | <u>62.50 ± 17.68</u> (6.2648) "
+        "| <u>18.75 ± 26.52</u> (2.3989) | <u>31.54 ± 20.22</u> (3.2305) |" in lines
+    )
+    assert "| AlignDiff | **50.00** (5.8675) | **75.00** (8.126) | **37.50** (4.2023) | **45.83** (4.9261) |" in lines
+    assert "- AlignDiff: 1 of 2 seeds: 1 not run" in lines
+    assert "| Caser | not run (1.6118) | not run (2.8166) | not run (0.9758) | not run (1.3602) |" in lines
+    latex = table_formats.as_latex(table)
+    assert r"AlignDiff & \textbf{50.00} & 5.8675 & \textbf{75.00} & 8.126 &" in latex
+    assert r"\underline{25.00 $\pm$ 35.36}" in latex and r"\toprule" in latex
+
+
+def test_csv_leads_from_each_cell_to_its_records(grid):
+    record = grid.write("sasrec", 1)
+    table = tables_of(grid, grid.plan([("sasrec", 1), ("sasrec", 2)]))["table2"]
+    rows = list(csv.DictReader(io.StringIO(table_formats.as_csv(table))))
+    mine = [row for row in rows if (row["method"], row["column"], row["protocol"]) == ("sasrec", "HR@5", "kept")]
+    assert mine[0]["records"] == str(record) and mine[0]["measured"] == "50.0" and mine[0]["std"] == ""
+    absent = next(row for row in rows if row["method"] == "caser")
+    assert (absent["measured"], absent["state"]) == ("", "not run")
+
+
+def test_json_round_trip(grid, tmp_path):
+    grid.write("sasrec", 1)
+    tables = list(tables_of(grid, grid.plan([("sasrec", 1)])).values())
+    table_formats.write(tables, tmp_path / "out")
+    assert table_formats.read(tmp_path / "out") == tables
+
+
+def test_table_1_compares_counts_with_the_printed_ones(grid, tmp_path):
+    folder = tmp_path / "data" / "beauty"
+    folder.mkdir(parents=True)
+    counts = {"users": 22363, "items": 12101, "actions": 198502, "avg_len": 198502 / 22363, "sparsity_percent": 99.9266}
+    (folder / "stats.json").write_text(json.dumps(counts))
+    grid.write("sasrec", 1)
+    measured = Measurements(load_runs(grid.runs), read_plan(grid.plan([("sasrec", 1)])))
+    stats = read_stats(tmp_path / "data", ["beauty", "toys"])
+    table = build_tables(measured, paper=load_paper(), stats=stats)[0]
+    cells = dict(zip(table.blocks[0].columns, table.blocks[0].rows[0].cells, strict=True))
+    assert (cells["Avg. length"].text, cells["Avg. length"].printed) == ("8.88", "8.53")
+    assert (cells["Actions"].text, cells["Actions"].printed) == ("198502", "198502")
+    assert table.blocks[0].rows[1].cells[0].text == "not processed"
+
+
+def test_comparisons_carry_records_and_correct_for_their_family(grid):
+    for method, ranks in (("aligndiff", BEST), ("sasrec", WORSE), ("aligndiff.b", BEST)):
+        for seed in (1, 2):
+            grid.write(method, seed, tuple(r + seed for r in ranks))
+    plan = grid.plan([(m, s) for m in ("aligndiff", "sasrec", "aligndiff.b") for s in (1, 2)])
+    table = comparisons.compare_runs(load_runs(grid.runs), read_plan(plan), resamples=50)
+    assert set(zip(table["rival"], table["family"], strict=True)) == {
+        ("sasrec", "baselines"),
+        ("aligndiff.b", "variants"),
+    }
+    assert set(table["family_size"]) == {1}
+    assert all(len(records.split("; ")) == 4 for records in table["records"])
+
+
+def test_command_line_writes_every_format_and_warns_of_gaps(grid, capsys):
+    grid.write("sasrec", 1)
+    plan, out = grid.plan([("sasrec", 1), ("sasrec", 2)]), grid.folder / "tables"
+    arguments = ["--runs", str(grid.runs), "--data", str(grid.folder), "--plan", str(plan), "--out", str(out)]
+    assert main(arguments) == 0
+    names = {path.name for path in out.iterdir()}
+    assert {f"table{n}.{kind}" for n in range(1, 8) for kind in ("csv", "md", "tex", "html")} <= names
+    assert {"tables.json", "comparisons.csv"} <= names
+    assert "1 of 2 planned runs are not there, e.g. beauty/sasrec/seed2" in capsys.readouterr().err
+    text = summary(out, grid.folder / "report.html")
+    assert "50.00" in text and "not there yet" in text
