@@ -250,7 +250,7 @@ class ACVAE:
             z_BLD = self.generator.encoder(
                 state_BLD.gather(1, index_BW), lambda x: noise.normal_per_position(x.shape[1], x.shape[2]), real_BW
             )
-            return self.generator.output(self.generator.features(z_BLD[:, -1])).float()
+        return self.generator.output(self.generator.features(z_BLD[:, -1].float()))
 
     def state_dict(self) -> dict[str, Any]:
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}

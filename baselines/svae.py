@@ -166,10 +166,10 @@ class SVAE(SingleLossLearner):
         with self.compute.autocast():
             state_BD = self.module(aligned_BL)[torch.arange(len(aligned_BL), device=aligned_BL.device), length_B - 1]
             mean_BD, scale_BD = self.module.posterior(state_BD)
-            z_BD = mean_BD
-            if self.config.latent_at_test == "sample":
-                z_BD = draw_latent(mean_BD, scale_BD, noise.normal(self.config.latent_dim))
-            return F.pad(self.module.logits(z_BD), (1, 0), value=-torch.inf)
+        z_BD = mean_BD
+        if self.config.latent_at_test == "sample":
+            z_BD = draw_latent(mean_BD, scale_BD, noise.normal(self.config.latent_dim))
+        return F.pad(self.module.logits(z_BD), (1, 0), value=-torch.inf)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "users_seen": self.users_seen}
