@@ -30,7 +30,7 @@ from harness.losses import softmax_cross_entropy
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
-from harness.windows import ResidentSequences
+from harness.windows import ResidentSequences, length_slices
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Config:
     last_only_rate: float = 1 / 11  # share of windows with only their last item masked: one copy in eleven
     window_stride: float = 0.1  # of max_len, for users longer than it; 0.5 for ML-1M
     batch_size: int = 256
+    length_slices: int = 8  # ours: groups of similar length that a batch is encoded in, on a CPU
     learning_rate: float = 1e-4
     weight_decay: float = 0.01  # decoupled, not on biases and norms
     warmup_steps: int = 100
@@ -57,7 +58,15 @@ class Config:
     clip_norm: float | None = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "num_blocks", "num_heads", "inner_dim", "max_masked", "batch_size"):
+        for name in (
+            "embedding_dim",
+            "num_blocks",
+            "num_heads",
+            "inner_dim",
+            "max_masked",
+            "batch_size",
+            "length_slices",
+        ):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.max_len >= 2, "max_len", self.max_len, "2 or more (an item and the mask)")
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
@@ -87,6 +96,7 @@ class WindowSampler:
 
     def __init__(self, data: ResidentSequences, config: Config) -> None:
         self._data, self._config = data, config
+        self._groups = 1 if data.items_N.is_cuda else config.length_slices
         stride = max(1, int(config.window_stride * config.max_len))
         excess_U = (data.lengths_U - config.max_len).clamp(min=0)
         count_U = (1 + -(-excess_U // stride)) * (data.lengths_U > 0)
@@ -104,17 +114,15 @@ class WindowSampler:
     def epoch(self, generator: torch.Generator) -> Iterator[list[Tensor]]:
         order = torch.randperm(self.num_samples, generator=generator, device=generator.device)
         for chosen in order.to(self._end_S.device).split(self._config.batch_size):
-            yield self.batch(chosen)
+            yield self.batch(chosen, self._groups)
 
-    def batch(self, chosen_B: Tensor, groups: int = 4) -> list[Tensor]:
+    def batch(self, chosen_B: Tensor, groups: int) -> list[Tensor]:
         """Left-padded windows in groups of similar length: the same mathematics as together, with less padding."""
         first_B, end_B = self._first_S[chosen_B], self._end_S[chosen_B]
         length_B, order_B = (end_B - first_B).clamp(max=self._config.max_len).sort(stable=True)
-        size = -(-len(chosen_B) // groups)
-        widths = length_B[size - 1 :: size].tolist()
-        widths += [int(length_B[-1])] if len(chosen_B) % size else []
-        parts = zip(first_B[order_B].split(size), end_B[order_B].split(size), widths, strict=True)
-        return [self._data.window(first_G, end_G, width) for first_G, end_G, width in parts]
+        first_B, end_B = first_B[order_B], end_B[order_B]
+        parts = length_slices(length_B, groups)
+        return [self._data.window(first_B[rows], end_B[rows], width) for rows, width in parts]
 
 
 def choose_masked(window_BL: Tensor, config: Config, generator: torch.Generator) -> Tensor:

@@ -32,8 +32,6 @@ from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
 from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences, align_left
 
-GROUPS = 4  # of similar length per batch: less padding, the same mathematics
-
 
 @dataclass(frozen=True)
 class Config:
@@ -50,11 +48,13 @@ class Config:
     sampling: Literal["popularity_rank", "uniform"] = "popularity_rank"  # log((r + 2) / (r + 1)) of rank r
     num_negatives: int = 1280  # ten per sample of a batch, shared by the batch
     batch_size: int = 128
+    length_slices: int = 4  # ours: groups of similar length that a batch is encoded in, on a CPU
     learning_rate: float = 1e-3  # 5e-3 for routing (README)
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("num_interests", "embedding_dim", "max_len", "routing_rounds", "num_negatives", "batch_size"):
+        sizes = ("num_interests", "embedding_dim", "max_len", "routing_rounds", "num_negatives", "batch_size")
+        for name in (*sizes, "length_slices"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to but not including 1")
         require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
@@ -182,6 +182,7 @@ class ComiRec(SingleLossLearner):
             weight_decay=config.weight_decay,
         )
         self.config, self.streams = config, streams
+        self.slices = 1 if compute.is_cuda else config.length_slices
         data = ResidentSequences.of(view.train, compute.device)
         self.sampler = PrefixSampler(data, max_len=config.max_len, batch_size=config.batch_size)
         p_I = sampling_distribution(torch.bincount(data.items_N, minlength=view.num_items + 1), config.sampling)
@@ -192,7 +193,7 @@ class ComiRec(SingleLossLearner):
 
     def loss(self, batch: PrefixBatch) -> dict[str, Tensor]:
         """The objective, and how alike the interests of a user are (mean cosine of pairs, for the history file)."""
-        interest_BKD = torch.cat([self.module(history_BL) for _, history_BL in batch.slices(GROUPS)]).float()
+        interest_BKD = torch.cat([self.module(history_BL) for _, history_BL in batch.slices(self.slices)]).float()
         table = self.module.items.weight
         query_BD = best_interest(interest_BKD, table[batch.target_B])
         if self.config.loss == "softmax":

@@ -134,6 +134,13 @@ def test_softmax_loss_carries_the_bias_and_skips_missing_targets():
     torch.testing.assert_close(learner.loss(next(iter(learner.batches())))["loss"], expected)
 
 
+def test_missing_targets_carry_no_binary_loss():
+    learner = build([[1, 2]], num_targets=3)
+    torch.nn.init.zeros_(learner.module.output.weight)
+    learner.module.bias.data[0] = -50.0  # the padding id as a target would cost 50
+    torch.testing.assert_close(learner.loss(next(iter(learner.batches())))["loss"], torch.tensor(2 * math.log(2)))
+
+
 def test_negatives_are_outside_the_training_part():
     learner = build(num_negatives=40)
     torch.nn.init.zeros_(learner.module.output.weight)
