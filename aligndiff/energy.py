@@ -28,7 +28,27 @@ class Memory(NamedTuple):
         return Memory(*(torch.cat([part] * times) for part in self))
 
 
-class MLPEnergy(nn.Module):
+class Energy(nn.Module):
+    """E_phi, always computed in fp32: its gradients are small, and they are differentiated once more."""
+
+    def remember(self, token_BLD: Tensor, real_BL: Tensor) -> Memory | None:
+        """What the energy needs of the history [B, L, D], computed once per batch; nothing for an MLP."""
+        return None
+
+    def forward(self, x_BD: Tensor, memory: Memory | None = None) -> Tensor:
+        """[B, D] -> [B]"""
+        with torch.autocast(x_BD.device.type, enabled=False):
+            return self.value(x_BD.to(self.dtype), memory)
+
+    def value(self, x_BD: Tensor, memory: Memory | None) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
+class MLPEnergy(Energy):
     """Linear layers d -> width -> ... -> 1. With one layer the score is the same vector everywhere."""
 
     def __init__(self, config: Config) -> None:
@@ -38,11 +58,7 @@ class MLPEnergy(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.dropout, self.activation = Dropout(config.energy_dropout), config.energy_activation
 
-    def remember(self, token_BLD: Tensor, real_BL: Tensor) -> None:
-        """The MLP reads no history."""
-
-    def forward(self, x_BD: Tensor, memory: Memory | None = None) -> Tensor:
-        """[B, D] -> [B]"""
+    def value(self, x_BD: Tensor, memory: Memory | None) -> Tensor:
         for index, layer in enumerate(self.layers[:-1]):
             x_BD = self._activate(layer(x_BD), index)
         return self.layers[-1](x_BD)[:, 0]
@@ -55,7 +71,7 @@ class MLPEnergy(nn.Module):
         raise ValueError(f"energy_activation: {self.activation!r} is not one of 'gelu', 'elu_gelu'")
 
 
-class TransformerEnergy(nn.Module):
+class TransformerEnergy(Energy):
     """Table 4's "Transformer-based", which the paper does not describe; this one is ours.
 
     One pre-norm block over the history's tokens and x; the token of x, read off at the end, is the only query needed.
@@ -65,22 +81,23 @@ class TransformerEnergy(nn.Module):
         super().__init__()
         dim, width = config.embedding_dim, config.energy_expansion * config.embedding_dim
         self.num_heads = config.num_heads
-        self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
+        self.query, self.key, self.value_layer, self.output = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_attention, self.norm_feed_forward, self.norm = (nn.LayerNorm(dim) for _ in range(3))
         self.inner, self.outer, self.head = nn.Linear(dim, width), nn.Linear(width, dim), nn.Linear(dim, 1)
         self.dropout = Dropout(config.energy_dropout)
 
     def remember(self, token_BLD: Tensor, real_BL: Tensor) -> Memory:
-        """What does not depend on x, computed once per batch. The history is given: no gradient into it."""
-        token_BLD = self.norm_attention(token_BLD.detach().float())
-        keys, values = (split_heads(layer(token_BLD), self.num_heads) for layer in (self.key, self.value))
+        """Keys and values of the history, which is given: no gradient into it."""
+        with torch.autocast(token_BLD.device.type, enabled=False):
+            token_BLD = self.norm_attention(token_BLD.detach().to(self.dtype))
+            keys, values = (split_heads(layer(token_BLD), self.num_heads) for layer in (self.key, self.value_layer))
         return Memory(keys, values, real_BL[:, None, None])
 
-    def forward(self, x_BD: Tensor, memory: Memory) -> Tensor:
-        """[B, D] -> [B]"""
+    def value(self, x_BD: Tensor, memory: Memory | None) -> Tensor:
+        assert memory is not None, "call remember() first"
         x = x_BD[:, None]
         normed = self.norm_attention(x)
-        q, k, v = (split_heads(layer(normed), self.num_heads) for layer in (self.query, self.key, self.value))
+        q, k, v = (split_heads(layer(normed), self.num_heads) for layer in (self.query, self.key, self.value_layer))
         # Written out: fused attention kernels have no second derivative.
         logits = q @ memory.keys.transpose(-1, -2) / math.sqrt(q.shape[-1])
         logits = logits.masked_fill(~memory.mask, -torch.inf)
@@ -90,9 +107,6 @@ class TransformerEnergy(nn.Module):
         x = x + self.dropout(self.output(read.transpose(1, 2).flatten(-2)))
         x = x + self.dropout(self.outer(self.dropout(F.gelu(self.inner(self.norm_feed_forward(x))))))
         return self.head(self.norm(x))[:, 0, 0]
-
-
-Energy = MLPEnergy | TransformerEnergy
 
 
 def make_energy(config: Config) -> Energy | None:
@@ -110,10 +124,11 @@ def make_energy(config: Config) -> Energy | None:
 
 
 def score(energy: Energy, x_BD: Tensor, memory: Memory | None = None, *, create_graph: bool = False) -> Tensor:
-    """S(x) = grad_x E(x), fp32, also where gradients are switched off around the call.  [B, D] -> [B, D]
+    """S(x) = grad_x E(x), also where gradients are switched off around the call.  [B, D] -> [B, D]
 
     create_graph: keep it differentiable, for losses that contain S.
     """
+    # Autocast off here too: on a CPU it would turn the products of the backward pass into bf16.
     with torch.enable_grad(), torch.autocast(x_BD.device.type, enabled=False):
         x_BD = x_BD.float()
         if not x_BD.requires_grad:

@@ -22,7 +22,7 @@ from harness.split import TrainingView
 from harness.streams import Streams, UserNoise, derive_seed
 from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences, pad_left
 
-CPU_SLICES = 8  # fastest of 1, 2, 4, 8, 16 for Beauty's lengths on two cores
+CPU_SLICES = 8  # a step on Beauty, one core: 2.1 s with 1, 0.77 with 4, 0.61 with 8, 0.67 with 16
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,4 @@ def energy_terms(
         matching_B = losses.released_score_matching(x_BD, score_x, y_BD, sigma2_B)
     else:
         matching_B = losses.score_matching(score_x, score_y, sigma2_B, floor=net.config.sigma2_floor)
-    with torch.autocast(x_BD.device.type, enabled=False):
-        gap_B = net.energy(x_BD.float(), memory) - net.energy(y_BD, memory)
-    return {"energy_gap": gap_B, "score_matching": matching_B}
+    return {"energy_gap": net.energy(x_BD, memory) - net.energy(y_BD, memory), "score_matching": matching_B}

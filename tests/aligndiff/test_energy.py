@@ -47,13 +47,18 @@ def test_one_layer_has_the_same_score_everywhere():
     torch.testing.assert_close(both[0], both[1], rtol=0, atol=0)
 
 
-def test_score_is_fp32_under_autocast():
-    energy, _ = energy_of()
-    x = torch.randn(2, 16)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_energy_is_fp32_under_autocast(kind):
+    energy, _ = energy_of(**kind)
+    x, token_BLD, real_BL = torch.randn(2, 16), torch.randn(2, 3, 16), torch.ones(2, 3, dtype=torch.bool)
+
+    def values():
+        memory = energy.remember(token_BLD, real_BL)
+        return torch.cat([energy(x, memory), score(energy, x, memory).flatten()])
+
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(score(energy, x), score(energy, x), rtol=0, atol=0)
-        inside = score(energy, x)
-    torch.testing.assert_close(inside, score(energy, x), rtol=0, atol=0)
+        inside = values()
+    torch.testing.assert_close(inside, values(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("alignment", ["score_matching", "released"])

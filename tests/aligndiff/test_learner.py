@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aligndiff.config import RELEASED, Config, read_config
+from harness.compute import Compute
 from harness.methods import known_methods, load_method
 from harness.streams import UserNoise
 from tests.aligndiff import oracle, toys
@@ -252,3 +253,22 @@ def test_scores_are_inner_products_with_the_generated_vector():
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         toys.learner(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"variant": "released"}, {"energy": "transformer"}, {"alignment": "wgan_gp"}], ids=str
+)
+def test_bf16_stays_close_to_fp32(settings):
+    learner = toys.learner(**toys.STILL, **settings)
+    batch = toys.batch(learner)
+    noise = fixed_noise(learner, len(batch.target_B))
+    exact = learner.terms(batch, noise)["loss"]
+    learner.compute = Compute(precision="bf16")
+    with learner.compute.autocast():
+        rough = learner.terms(batch, noise)["loss"]
+    rough.backward()
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+    history_BL, user_B = toys.histories(learner)
+    scores = learner.score(history_BL, user_B, UserNoise.single(5, history_BL.shape[1]))
+    assert scores.dtype == torch.float32 and torch.isfinite(scores).all()
