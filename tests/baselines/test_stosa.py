@@ -130,6 +130,14 @@ def test_variance_of_a_uniform_average_of_n_is_one_nth():
     torch.testing.assert_close(weight.square() @ torch.ones(1, 2, 5, 4), torch.full((1, 2, 5, 4), 1 / 5))
 
 
+def test_attention_weights_are_the_softmax_of_minus_the_distance_by_the_root_of_a_heads_width():
+    block = Block(Config(**SMALL)).eval()
+    query, key = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8)  # mean beside deviation: heads are 4 wide
+    weight = block._weights(query, key, torch.ones(1, 1, 5, 5, dtype=torch.bool))
+    distance = wasserstein(query[..., :, None, :], key[..., None, :, :])
+    torch.testing.assert_close(weight, (-distance / math.sqrt(4)).softmax(-1))
+
+
 def test_attention_weights_read_earlier_real_items_only():
     network = learner().module.eval()
     block, weights = network.blocks[0], []
