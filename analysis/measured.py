@@ -36,6 +36,7 @@ class Cell:
     note: str = ""
     mark: str = ""  # "best" or "second" among the measured of its column
     decimals: int = 2
+    is_p: bool = False  # a probability is never shown as zero
     records: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
 
@@ -44,8 +45,11 @@ class Cell:
         """The measured value as shown: mean ± deviation, or why there is none."""
         if self.value is None:
             return self.state or NOT_RUN
+        smallest = 10.0**-self.decimals
+        if self.is_p and self.value < smallest:
+            return f"< {smallest:.{self.decimals}f}"
         spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
-        return f"{self.value:.{self.decimals}f}{spread}"
+        return f"{self.value:z.{self.decimals}f}{spread}"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,9 @@ def _claims(here, cells, methods, claimed, plan: Plan, dataset: str) -> tuple[Ro
     for view, mine, theirs in zip(VIEWS, ours, rival, strict=True):
         gain = Cell(claimed.improvement.text if claimed else "", state="not run")
         test = Cell(claimed.p.text if claimed else "", state="not run", decimals=4)
-        if mine.value is not None and theirs.value is not None:
+        if view == "raw":
+            gain, test = (Cell(cell.printed, state="not comparable") for cell in (gain, test))
+        elif mine.value is not None and theirs.value is not None:
             shared = {
                 "n": min(mine.n, theirs.n),
                 "records": mine.records + theirs.records,
@@ -133,7 +135,7 @@ def _claims(here, cells, methods, claimed, plan: Plan, dataset: str) -> tuple[Ro
             ]
             result = welch_t(*values, 0.95) if min(map(len, values)) > 1 else None
             test = (
-                Cell(test.printed, value=result.p, decimals=4, **shared)
+                Cell(test.printed, value=result.p, decimals=4, is_p=True, **shared)
                 if result
                 else Cell(test.printed, state="needs two seeds each", **shared)
             )

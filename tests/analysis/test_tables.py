@@ -115,6 +115,12 @@ def test_best_and_second_are_marked_among_the_measured():
     assert [cell.mark for cell in marked([cells[0], Cell()])] == ["", ""]
 
 
+def test_no_probability_is_shown_as_zero_and_no_zero_as_negative():
+    assert Cell(value=1e-9, decimals=4, is_p=True).text == "< 0.0001"
+    assert Cell(value=0.0321, decimals=4, is_p=True).text == "0.0321"
+    assert Cell(value=-1e-9).text == "0.00"
+
+
 def test_every_printed_cell_of_the_paper_has_its_place(grid):
     """Tables 2 to 7 lose no printed figure, even if nothing was run."""
     grid.runs.mkdir()
