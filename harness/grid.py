@@ -54,8 +54,8 @@ class Grid:
             for name in block["methods"]:
                 self._add_method(name)
             cells |= self._product(block["methods"], block)
-        for name, sweep in (config.get("sweeps") or {}).items():
-            cells |= self._product(self._add_sweep(name, sweep), sweep)
+        for sweep in config.get("sweeps") or []:
+            cells |= self._product(self._add_sweep(sweep), sweep)
         # A method that reuses weights needs the runs it reuses.
         for cell in list(cells):
             origin = self.contestants[cell.method].weights_of
@@ -81,9 +81,9 @@ class Grid:
             method = load_method(name, self._methods_dir)
             self.contestants[name] = Contestant(method, {}, method.display, method.reuse_weights)
 
-    def _add_sweep(self, name: str, sweep: Mapping[str, Any]) -> list[str]:
+    def _add_sweep(self, sweep: Mapping[str, Any]) -> list[str]:
         """Add one contestant per value: the method with one field changed. Returns their names."""
-        method = load_method(sweep["method"], self._methods_dir)
+        name, method = sweep["name"], load_method(sweep["method"], self._methods_dir)
         names = []
         for value in sweep["values"]:
             point = f"{method.name}.{name}_{value}"
@@ -154,13 +154,13 @@ class Grid:
             ],
             "sweeps": [
                 {
-                    "name": name,
+                    "name": sweep["name"],
                     "field": sweep["field"],
                     "values": sweep["values"],
                     "method": sweep["method"],
-                    "cells": [f"{sweep['method']}.{name}_{value}" for value in sweep["values"]],
+                    "cells": [f"{sweep['method']}.{sweep['name']}_{value}" for value in sweep["values"]],
                 }
-                for name, sweep in (self.config.get("sweeps") or {}).items()
+                for sweep in self.config.get("sweeps") or []
             ],
             "datasets": {name: {"display": self.config["datasets"][name]["display"]} for name in self.datasets},
             "cutoffs": self.config["analysis"]["cutoffs"],

@@ -52,7 +52,7 @@ def test_the_shipped_configurations_are_legal():
         (["grid"], [], "grid"),
         (["overrides", "sasrec"], {"modle": {}}, "overrides.sasrec: unknown key 'modle' .did you mean 'model'"),
         (["overrides", "sasrec"], 3, "overrides.sasrec: 3 is not of type 'object'"),
-        (["sweeps", "omega"], {"method": "x"}, "sweeps.omega: missing key 'field', 'values', 'retrain', 'datasets'"),
+        (["sweeps", 0], {"method": "x"}, "sweeps.0: missing key 'name', 'field', 'values', 'retrain', 'datasets'"),
         (["analysis", "cutoffs"], [0], "analysis.cutoffs.0"),
         (["name"], None, "name: None is not of type 'string'"),
     ],

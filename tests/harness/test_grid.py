@@ -11,7 +11,7 @@ BASE = {
     "name": "test",
     "datasets": {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}},
     "grid": [{"datasets": ["beauty", "ml-1m"], "methods": ["sasrec", "diffurec"], "seeds": [1, 2]}],
-    "sweeps": {},
+    "sweeps": [],
     "overrides": {},
     "compute": {},
     "analysis": {"cutoffs": [5]},
@@ -23,8 +23,8 @@ def config(**changes):
 
 
 def sweep(**changes):
-    values = {"method": "diffurec", "field": "delta", "values": [0.01, 0.1], "retrain": False}
-    return {"delta": values | {"datasets": ["beauty"], "seeds": [1]} | changes}
+    values = {"name": "delta", "method": "diffurec", "field": "delta", "values": [0.01, 0.1], "retrain": False}
+    return [values | {"datasets": ["beauty"], "seeds": [1]} | changes]
 
 
 def digests(grid):
