@@ -59,6 +59,12 @@ def test_latents_see_the_noise_of_five_positions_and_no_more():
     assert seen == [False, False, True, True, True, True, True]
 
 
+def test_noise_enters_twice():
+    model, shapes = learner(), []
+    model.generator(torch.tensor([[1, 2, 3]]), lambda x: shapes.append(x.shape) or torch.randn_like(x))
+    assert len(shapes) == 2
+
+
 def _bumped(x, column):
     draw = fixed_noise(x).clone()
     draw[:, column] += 1
@@ -143,6 +149,16 @@ def test_contrast_of_a_critic_that_knows_nothing():
 def test_contrast_rewards_telling_own_from_other():
     own, other = torch.tensor(4.0), torch.tensor(-4.0)
     assert contrast_loss(own, other) < contrast_loss(other, own)
+
+
+def test_contrast_compares_with_the_next_user():
+    model, pairs = learner(), []
+    original = model.contrast.forward
+    model.contrast.forward = lambda item, z: pairs.append((item, z)) or original(item, z)
+    terms_of(model)
+    (item, own), (same_item, other) = pairs
+    assert torch.equal(item, same_item)
+    assert torch.equal(other, own[[2, 0, 1]])
 
 
 def test_a_single_user_is_not_contrasted_with_itself():

@@ -124,10 +124,15 @@ def test_scores_rank_by_distance():
 
 
 def test_variance_of_a_uniform_average_of_n_is_one_nth():
-    block = Block(Config(**SMALL)).eval()
-    same = torch.randn(1, 1, 1, 8).expand(1, 2, 5, 8)  # heads' points, equal for all keys
-    weight = block._weights(same, same, torch.ones(1, 1, 5, 5, dtype=torch.bool))
-    torch.testing.assert_close(weight.square() @ torch.ones(1, 2, 5, 4), torch.full((1, 2, 5, 4), 1 / 5))
+    block, contexts = Block(Config(**SMALL)).eval(), {}
+    for layers in (block.query, block.key, block.value):
+        for layer in layers.values():  # all keys alike, values of variance ELU(0) + 1 = 1
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+    original = block._context
+    block._context = lambda name, context, residual: original(name, contexts.setdefault(name, context), residual)
+    block(torch.randn(1, 5, 8), torch.rand(1, 5, 8), torch.ones(1, 1, 5, 5, dtype=torch.bool))
+    torch.testing.assert_close(contexts["variance"], torch.full((1, 2, 5, 4), 1 / 5))
 
 
 def test_attention_weights_are_the_softmax_of_minus_the_distance_by_the_root_of_a_heads_width():
