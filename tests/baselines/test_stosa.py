@@ -102,6 +102,20 @@ def test_margin_counts_what_exceeds_the_distance_of_positive_and_negative():
     assert float(pairwise_terms(query, away, close)[1]) == 9 - 4
 
 
+def test_loss_compares_next_items_with_items_the_user_never_had():
+    model, twin = learner(), learner()
+    batch = next(iter(model.batches()))
+    terms = model.loss(batch)
+    real = batch.target_BL > 0
+    negative = twin.negatives.draw(batch.user_B, (real.shape[1],), twin.streams.torch("negatives"))
+    own = [set(row[row > 0].tolist()) for row in torch.cat([batch.input_BL, batch.target_BL], dim=1)]
+    assert not any(int(item) in own[row] for row, items in enumerate(negative) for item in items)
+    query = as_point(*model.module(batch.input_BL))
+    items = [model.module.item_points(item) for item in (batch.target_BL, negative)]
+    pairwise, margin = (term[real].mean() for term in pairwise_terms(query, *items))
+    torch.testing.assert_close(terms["loss"], pairwise + 0.005 * margin)
+
+
 def test_softmax_loss_is_that_of_minus_the_distance():
     query, items = (as_point(*(part.float() for part in gaussians(count, 4, count))) for count in (3, 7))
     target = torch.tensor([1, 6, 2])
