@@ -133,6 +133,12 @@ def test_an_empty_grid_still_gives_a_page(grid):
     assert "No run of the main table has completed" in text
 
 
+def test_a_main_table_without_aligndiff_claims_no_difference(grid):
+    grid.write("sasrec", 1)
+    text = written(grid, grid.plan([("sasrec", 1), ("aligndiff", 1)]))
+    assert "What was measured" in text and "Tests of the differences" not in text
+
+
 def test_the_audit_opens_the_page(small, tmp_path):
     claim = {"id": "c1", "source": "abstract", "statement": f"It is best {EVIL}"}
     verdict = {"claim": "c1", "basis": "runs", "status": "undecided", "because": "one run", "runs": 1, "p": None}
