@@ -286,13 +286,13 @@ def test_without_diffusion_there_is_no_noise():
 
 
 def test_one_batch_is_learned_by_heart():
-    rows = np.random.default_rng(0).permutation(96).reshape(12, 8) + 1  # no item twice: every prefix has one answer
-    split = leave_one_out(Sequences.from_lists(rows.tolist()))
-    learner = make(split, embedding_dim=128, batch_size=60, **QUIET)
+    """The reference needs about 25 steps from 81.6 to 0.001 on a Beauty batch of 64; so does ours, from 81.5."""
+    rows = np.random.default_rng(0).permutation(3000)[:96].reshape(12, 8) + 1  # no item twice: one answer per prefix
+    split = leave_one_out(Sequences.from_lists(rows.tolist(), 3000))
+    learner = make(split, embedding_dim=128, num_steps=32, **QUIET)
     batch = first_batch(learner)
-    first = float(learner.training_step(batch)["loss"])
-    assert first > 20
-    assert any(float(learner.training_step(batch)["loss"]) < 1e-3 for _ in range(100))
+    assert 60 < float(learner.training_step(batch)["loss"]) < 120
+    assert any(float(learner.training_step(batch)["loss"]) < 1e-3 for _ in range(60))
 
 
 def test_the_learning_rate_falls_every_so_many_epochs():
