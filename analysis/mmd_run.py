@@ -11,6 +11,8 @@ R.npz holds `generated` and `truth`, float [users, dimensions], row u of both fo
     results                 one object per view and multiple of the median bandwidth, the fields of
                             `analysis.mmd.MMDResult`: view, multiplier, bandwidth, biased, unbiased (squared MMD), p
     mixing                  the fields of `analysis.projection.Mixing`, standardised view
+
+A run that did not complete has no results.
 """
 
 from __future__ import annotations
@@ -54,13 +56,15 @@ def read_representations(path: Path | str) -> tuple[NDArray[np.floating], NDArra
 
 def measure(path: Path, record: RunRecord, *, max_users: int | None, permutations: int) -> dict[str, Any]:
     """Measure one run; the content of its JSON file."""
+    identity = {name: getattr(record, name) for name in IDENTITY} | {"schema": SCHEMA}
+    if not record.completed:
+        return identity | {"num_users": 0, "results": [], "mixing": None}
     generated_UD, truth_UD = read_representations(path)
     rng = np.random.default_rng(DRAW_SEED)
     results = mmd_by_view(generated_UD, truth_UD, rng, max_users=max_users, permutations=permutations)
     few = np.sort(rng.permutation(len(truth_UD))[:MIXING_USERS])
     mixing = knn_mixing(*view_of(generated_UD[few], truth_UD[few], "standardised"), k=min(10, len(few)))
-    return {name: getattr(record, name) for name in IDENTITY} | {
-        "schema": SCHEMA,
+    return identity | {
         "representations_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "num_users": len(truth_UD),
         "max_users": max_users,

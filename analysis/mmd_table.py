@@ -59,6 +59,8 @@ def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
     for path in sorted(Path(folder).glob("*/*/seed*.json")):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            if not values["results"]:  # the run did not complete
+                continue
             run = MMDRun(*(values[name] for name in IDENTITY[:3]), str(path), pd.DataFrame(values["results"]))
             if values["schema"] != SCHEMA or any(pd.isna(run.value(view)) for view in VIEWS):
                 raise ValueError(f"schema {values['schema']} or its values are not what this code reads")

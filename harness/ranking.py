@@ -118,6 +118,21 @@ class Evaluator:
         return torch.nn.functional.one_hot(self._target_U[user_B], size).float()
 
     @torch.no_grad()
+    def representations(self, represent: ScoreFn) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """What `represent(history_BL, user_B, noise)` generates for each user, and the users' targets: [U, D], [U]."""
+        parts = []
+        for begin in range(0, len(self._users), self._batch_size):
+            user_B = self._users[begin : begin + self._batch_size]
+            history_BL = self._inputs.histories(user_B, self._max_len)
+            parts.append(represent(history_BL, user_B, self._noise(begin, history_BL)).float().cpu())
+        generated = torch.cat(parts).numpy()
+        result = np.empty_like(generated)
+        result[self._order] = generated
+        target = np.empty(len(generated), dtype=np.int64)
+        target[self._order] = self._target_U[self._users].cpu().numpy()
+        return result, target
+
+    @torch.no_grad()
     def averages(self, probe: ProbeFn) -> dict[str, float]:
         """Mean over users of what `probe(history_BL, target_B, user_B, noise)` measures on each."""
         sums: dict[str, float] = {}

@@ -1,8 +1,20 @@
 # From records to tables, figures and the report. Nothing here trains, and nothing reads a model.
 ANALYSIS_CODE = {
     name: code_digest(f"{workflow.basedir}/analysis/{name}.py")
-    for name in ("tables", "figures", "report")
+    for name in ("tables", "figures", "report", "mmd_run")
 }
+TEMPLATES = sorted(glob.glob(f"{workflow.basedir}/analysis/templates/*"))
+
+# Table 5 and Figure 4 look at what diffusion models generate.
+MMD_CELLS = [
+    cell.path
+    for cell in GRID.cells
+    if cell.method in config["analysis"]["mmd"]["methods"]
+]
+MMD = [f"{HOME}/mmd/{path}.json" for path in MMD_CELLS]
+CLOUDS = [f"{OUT}/representations/{path}.npz" for path in MMD_CELLS if "/seed1" in path]
+if config["records"]:
+    MMD, CLOUDS = [path for path in MMD if os.path.exists(path)], []
 
 
 rule plan:
@@ -15,10 +27,58 @@ rule plan:
             json.dump(params.plan, file, indent=1)
 
 
+rule represent:
+    input:
+        sequences=f"{DATA}/{{dataset}}/sequences.npz",
+        record=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/record.json",
+        weights=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/weights.safetensors",
+    output:
+        f"{OUT}/representations/{{dataset}}/{{method}}/seed{{seed}}.npz",
+    log:
+        f"{OUT}/logs/represent/{{dataset}}/{{method}}/seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    threads: GRID.compute.threads or 1
+    resources:
+        gpu=1 if ON_GPU else 0,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        compute=GRID.compute_json(),
+    shell:
+        "python -m workflow.scripts.represent --sequences {input.sequences} --record {input.record} "
+        "--compute {params.compute:q} --out {output} > {log} 2>&1"
+
+
+rule mmd:
+    input:
+        representations=rules.represent.output,
+        record=f"{RUNS}/{{dataset}}/{{method}}/seed{{seed}}/record.json",
+    output:
+        f"{OUT}/mmd/{{dataset}}/{{method}}/seed{{seed}}.json",
+    log:
+        f"{OUT}/logs/mmd/{{dataset}}/{{method}}/seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=ANALYSIS_CODE["mmd_run"],
+        users=config["analysis"]["mmd"]["max_users"],
+        permutations=config["analysis"]["mmd"]["permutations"],
+    shell:
+        "python -m analysis.mmd_run --representations {input.representations} --record {input.record} "
+        "--max-users {params.users} --permutations {params.permutations} --out {output} > {log} 2>&1"
+
+
 rule tables:
     input:
         RECORDS,
         STATS,
+        MMD,
+        TEMPLATES,
         plan=rules.plan.output,
     output:
         directory(f"{OUT}/tables"),
@@ -29,13 +89,17 @@ rule tables:
     params:
         code=ANALYSIS_CODE["tables"],
     shell:
-        f"python -m analysis.tables --runs {RUNS} --data {DATA} --plan {{input.plan}} --out {{output}} > {{log}} 2>&1"
+        f"python -m analysis.tables --runs {RUNS} --data {DATA} --plan {{input.plan}} "
+        f"--mmd {HOME}/mmd --out {{output}} > {{log}} 2>&1"
 
 
 rule figures:
     input:
         RECORDS,
+        MMD,
+        CLOUDS,
         plan=rules.plan.output,
+        tables=rules.tables.output,
     output:
         directory(f"{OUT}/figures"),
     log:
@@ -45,7 +109,8 @@ rule figures:
     params:
         code=ANALYSIS_CODE["figures"],
     shell:
-        f"python -m analysis.figures --runs {RUNS} --plan {{input.plan}} --out {{output}} > {{log}} 2>&1"
+        f"python -m analysis.figures --runs {RUNS} --plan {{input.plan}} --tables {{input.tables}} "
+        f"--mmd {HOME}/mmd --representations {OUT}/representations --out {{output}} > {{log}} 2>&1"
 
 
 rule audit:
@@ -65,6 +130,7 @@ rule report:
     input:
         RECORDS,
         STATS,
+        TEMPLATES,
         plan=rules.plan.output,
         tables=rules.tables.output,
         figures=rules.figures.output,
@@ -94,4 +160,4 @@ rule partial:
         out=f"{OUT}/partial",
     shell:
         f"python -m analysis.tables --runs {RUNS} --data {DATA} --plan {{input.plan}} --out {{params.out}} "
-        "> {log} 2>&1 && cat {params.out}/table2.md"
+        "--skip-corrupt > {log} 2>&1 && cat {params.out}/table2.md"

@@ -1,5 +1,6 @@
 # What all rules share: checked configuration, names, paths. No logic that a test could not reach lives here;
 # it is in harness/grid.py. Never import the package `workflow` in these files: Snakemake has an object of that name.
+import glob
 import json
 import os
 import sys

@@ -1,0 +1,77 @@
+"""Export what a trained diffusion model generates for each test user, and the embedding of the true next item.
+
+Both live in the model's own embedding space. Table 5 (MMD) and Figure 4 compare the two clouds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_model
+
+import harness.cli
+from harness import compute, gpu
+from harness.compute import evaluation_mode
+from harness.files import replacing
+from harness.methods import build_learner
+from harness.ranking import Evaluator
+from harness.record import RunRecord, read_record
+from harness.settings import from_mapping
+from harness.split import Sequences, Split, leave_one_out
+from harness.streams import Streams
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m workflow.scripts.represent", description=__doc__.splitlines()[0])
+    parser.add_argument("--sequences", required=True, type=Path)
+    parser.add_argument("--record", required=True, type=Path, help="record.json of the run, weights beside it")
+    parser.add_argument("--compute", default="{}", help="JSON, as for workflow.scripts.train")
+    parser.add_argument("--out", required=True, type=Path, help="npz with `generated` and `truth`, [users, width]")
+    options = parser.parse_args(argv)
+    record = read_record(options.record)
+    split = leave_one_out(Sequences.load(options.sequences), dataset=record.dataset)
+    if record.data_sha256 != split.sha256:
+        raise ValueError(f"{options.record}: trained on other data than {options.sequences}")
+    settings = from_mapping(compute.ComputeSettings, json.loads(options.compute), where="compute")
+    devices = [] if settings.device == "cpu" else gpu.visible_devices()
+    with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
+        # A run that ended early has nothing to show, which its record says already.
+        empty = np.empty((0, 0), dtype=np.float32)
+        generated_UD, truth_UD = export(options, record, split, settings) if record.completed else (empty, empty)
+    with replacing(options.out) as path, open(path, "wb") as file:
+        np.savez(file, generated=generated_UD, truth=truth_UD)
+    return 0
+
+
+def export(
+    options: argparse.Namespace, record: RunRecord, split: Split, settings: compute.ComputeSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Generated vector and target embedding of each test user, both [U, D].  Raises ValueError if it has none."""
+    device = compute.choose(settings)
+    learner = build_learner(record.settings, split.training_view(), Streams(record.seed), device)
+    if not hasattr(learner, "represent"):
+        raise ValueError(f"{record.method}: generates no representation; list diffusion models in analysis.mmd")
+    load_model(learner.module, options.record.with_name("weights.safetensors"), device=str(device.device))
+    evaluator = Evaluator(
+        split.history("test"),
+        split.target_U("test"),
+        seed=record.seed,
+        part="test",
+        max_len=learner.max_len,
+        batch_size=record.settings["training"]["eval_batch_size"],
+        device=device.device,
+    )
+    with evaluation_mode(learner.module):
+        generated_UD, target_U = evaluator.representations(learner.represent)
+        table_ID = learner.item_table().detach().float().cpu().numpy()
+    return generated_UD, table_ID[target_U]
+
+
+if __name__ == "__main__":
+    sys.exit(harness.cli.run(main))
