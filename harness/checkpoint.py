@@ -42,9 +42,10 @@ class CheckpointFolder:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self._folder / f"epoch-{epoch:06d}.ckpt")
-        except BaseException:
+        except OSError as error:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(self._folder)) from error
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
         for old in self._paths()[:-KEEP]:
             old.unlink()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.digest import file_sha256
+from harness.files import replacing
 
 SCHEMA: Final = 1
 STATUSES: Final = ("completed", "diverged", "out_of_memory")
@@ -67,20 +67,11 @@ class RunRecord:
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
-    """Write a whole file or nothing: a temporary file in the same folder, flushed, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a whole file or nothing, and have it on the disk before returning."""
+    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_record(record: RunRecord, path: str | Path) -> None:
@@ -106,8 +97,7 @@ def write_ranks(path: str | Path, ranks: dict[str, NDArray[np.integer]]) -> str:
     unknown = set(ranks) - set(RANK_KEYS)
     if unknown:
         raise ValueError(f"ranks: unknown arrays {sorted(unknown)}, legal are {', '.join(RANK_KEYS)}")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **{key: np.asarray(value, dtype=np.int32) for key, value in ranks.items()})
     return file_sha256(path)
 
