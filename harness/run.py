@@ -25,13 +25,13 @@ from harness.learner import Learner, num_parameters
 from harness.methods import build_learner
 from harness.metrics import summarise
 from harness.ranking import Evaluator
-from harness.record import RunRecord, write_ranks, write_record
+from harness.record import RunRecord, read_record, write_ranks, write_record
 from harness.split import Split, drop_first_item
 from harness.streams import Streams, forked_global_stream
 
 log = logging.getLogger(__name__)
 
-OUT_OF_MEMORY_ADVICE = "out of GPU memory while training: lower model.batch_size or set compute.precision to bf16"
+OUT_OF_MEMORY_ADVICE = "out of GPU memory: lower model.batch_size or set compute.precision to bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
     folder = CheckpointFolder(checkpoints, identity=job.identity(split)) if checkpoints else None
     plan = FitPlan(**job.settings["training"])
     streams = Streams(job.seed)
-    learner = build_learner(job.settings, split.training_view(), streams, compute)
     try:
+        learner = build_learner(job.settings, split.training_view(), streams, compute)
         result = fit(learner, split, plan, streams, checkpoints=folder)
         record = run.completed(learner, result)
     except DivergedError as error:
@@ -102,18 +102,41 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
 
 
 def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weights: Path) -> RunRecord:
-    """Evaluate another method's trained weights under this job's settings; nothing is trained."""
+    """Evaluate another method's trained weights under this job's settings; nothing is trained.
+
+    Weights of a run that did not complete, as the record beside them says, make this run end the same way.
+    """
     run = _Run(job, split, files, compute)
-    learner = build_learner(job.settings, split.training_view(), Streams(job.seed), compute)
+    beside = weights.with_name("record.json")
+    origin = read_record(beside) if beside.is_file() else None
+    if origin and not origin.completed:
+        return run.failed(origin.status, f"{origin.method}, whose weights it evaluates: {origin.reason}")
     try:
-        load_model(learner.module, weights, device=str(compute.device))
-    except (RuntimeError, OSError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:160]  # torch lists every tensor that does not fit
-        raise ValueError(f"{weights}: not the weights of {job.method} ({why}); train that method again") from error
-    try:
+        learner = build_learner(job.settings, split.training_view(), Streams(job.seed), compute)
+        _load_weights(learner, weights, method=job.method, device=compute.device)
         return run.completed(learner, FitResult(None, 0, None, 0.0, []))
     except DivergedError as error:
         return run.failed("diverged", str(error))
+    except torch.cuda.OutOfMemoryError:
+        return run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE)
+
+
+def _load_weights(learner: Learner, path: Path, *, method: str, device: torch.device) -> None:
+    try:
+        load_model(learner.module, path, device=str(device))
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, OSError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:160]  # torch lists every tensor that does not fit
+        raise ValueError(f"{path}: not the weights of {method} ({why}); train that method again") from error
+
+
+def _save_weights(module: torch.nn.Module, path: Path) -> None:
+    with replacing(path) as partial:
+        try:
+            save_model(module, str(partial))
+        except SafetensorError as error:  # its way of reporting a full disk
+            raise OSError(f"{path}: cannot be written ({error})") from error
 
 
 class _Run:
@@ -123,6 +146,8 @@ class _Run:
         self.job, self.split, self.files, self.compute = job, split, files, compute
         self.started = datetime.now(UTC)
         files.folder.mkdir(parents=True, exist_ok=True)
+        for partial in files.folder.glob(".*.*.*"):  # left by kill -9 while writing, see harness.files.replacing
+            partial.unlink()
 
     def completed(self, learner: Learner, result: FitResult) -> RunRecord:
         began = time.monotonic()
@@ -140,8 +165,7 @@ class _Run:
                 if part == "test" and hasattr(learner, "probe"):
                     diagnostics = evaluator.averages(learner.probe)
         self._write_history(result.history)
-        with replacing(self.files.weights) as path:
-            save_model(learner.module, str(path))
+        _save_weights(learner.module, self.files.weights)
         return self._write_record(
             ranks,
             status="completed",
@@ -159,8 +183,7 @@ class _Run:
         """Leave empty outputs and a record that says what happened."""
         log.error("%s on %s, seed %d: %s: %s", self.job.method, self.job.dataset, self.job.seed, status, reason)
         self._write_history([])
-        with replacing(self.files.weights) as path:
-            save_model(torch.nn.Module(), str(path))
+        _save_weights(torch.nn.Module(), self.files.weights)
         return self._write_record({}, status=status, reason=reason)
 
     def _evaluator(self, learner: Learner, part: str) -> Evaluator:

@@ -169,10 +169,32 @@ def test_a_divergence_found_only_in_the_last_evaluation_is_recorded(tmp_path, mo
     assert_failed(record, files, "diverged")
 
 
-def test_weights_of_a_diverged_run_are_no_weights(tmp_path):
-    _, files = trained(tmp_path / "origin", job(model={"learning_rate": 1e30}))
-    with pytest.raises(ValueError, match="not the weights"):
-        reevaluate(job(), SPLIT, RunFiles(tmp_path / "again"), Compute(), files.weights)
+def test_evaluating_the_weights_of_a_diverged_run_is_recorded_as_diverged(tmp_path):
+    origin, files = trained(tmp_path / "origin", job(model={"learning_rate": 1e30}))
+    again = RunFiles(tmp_path / "again")
+    record = reevaluate(job(), SPLIT, again, Compute(), files.weights)
+    assert_failed(record, again, "diverged")
+    assert origin.method in record.reason and origin.reason in record.reason
+
+
+@pytest.mark.parametrize("step", ["build_learner", "_load_weights"])
+def test_out_of_gpu_memory_is_recorded_when_weights_are_evaluated(first, tmp_path, monkeypatch, step):
+    def out_of_memory(*_, **__):
+        raise torch.cuda.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(run, step, out_of_memory)
+    again = RunFiles(tmp_path / "again")
+    record = reevaluate(job(), SPLIT, again, Compute(), first[1].weights)
+    assert_failed(record, again, "out_of_memory")
+
+
+def test_what_kill_9_left_half_written_is_swept_away(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".weights.123.safetensors", ".record.123.json", ".lock"):
+        (tmp_path / "run" / name).write_text("half")
+    trained(tmp_path / "run")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {".lock", "history.csv", "ranks.npz", "record.json", "weights.safetensors"}
 
 
 def interrupted(tmp_path, one, monkeypatch):
