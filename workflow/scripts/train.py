@@ -15,11 +15,16 @@ from pathlib import Path
 
 import harness.cli
 from harness import compute, gpu
-from harness.digest import code_digest
+from harness.digest import code_digest, value_sha256
+from harness.fit import OutOfTimeError
+from harness.lock import sole_writer
 from harness.methods import Method, builder_file, load_method
+from harness.record import CorruptRecordError, RunRecord, read_ranks, read_record
 from harness.run import Job, RunFiles, progress_line, reevaluate, train
 from harness.settings import from_mapping
-from harness.split import Sequences, leave_one_out
+from harness.split import Sequences, Split, leave_one_out
+
+OUT_OF_TIME = 75  # exit code, EX_TEMPFAIL: the same command again goes on
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,15 +61,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = from_mapping(compute.ComputeSettings, json.loads(arguments.compute), where="compute")
     job = job_of(arguments, load_method(arguments.method))
     split = leave_one_out(Sequences.load(arguments.sequences), dataset=arguments.dataset)
+    try:
+        with sole_writer(arguments.out) as waited:
+            record = finished_meanwhile(job, split, arguments.out) if waited else None
+            record = record or run(job, split, settings, arguments)
+    except OutOfTimeError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return OUT_OF_TIME
+    print(progress_line(record))
+    return 0
+
+
+def run(job: Job, split: Split, settings: compute.ComputeSettings, arguments: argparse.Namespace) -> RunRecord:
     devices = [] if settings.device == "cpu" else gpu.visible_devices()
     with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
         device = compute.choose(settings)
         if arguments.weights:
-            record = reevaluate(job, split, RunFiles(arguments.out), device, arguments.weights)
-        else:
-            record = train(job, split, RunFiles(arguments.out), device, arguments.checkpoints)
-    print(progress_line(record))
-    return 0
+            return reevaluate(job, split, RunFiles(arguments.out), device, arguments.weights)
+        return train(job, split, RunFiles(arguments.out), device, arguments.checkpoints)
+
+
+def finished_meanwhile(job: Job, split: Split, folder: Path) -> RunRecord | None:
+    """Return the record that the process we waited for left, if it is of this very run."""
+    path = folder / "record.json"
+    try:
+        record = read_record(path)
+        read_ranks(path, record)
+    except CorruptRecordError:
+        return None
+    ours = (job.method, job.seed, value_sha256(job.settings), job.code_digest, split.sha256)
+    theirs = (record.method, record.seed, record.settings_sha256, record.code_digest, record.data_sha256)
+    return record if ours == theirs else None
 
 
 if __name__ == "__main__":
