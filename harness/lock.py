@@ -36,6 +36,21 @@ def sole_writer(folder: Path, *, poll: float = 0.5) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def is_held(folder: Path) -> bool:
+    """Say whether a process is writing the run of `folder` now."""
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def _acquire(path: Path) -> int | None:
     """Return a descriptor that holds the lock, or None while somebody else does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import lock
-from harness.lock import sole_writer
+from harness.lock import is_held, sole_writer
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
@@ -45,6 +45,7 @@ def test_without_another_process_nothing_is_waited_for_and_nothing_stays(tmp_pat
 
 
 def test_a_second_process_waits_and_says_so_until_kill_9_ends_the_first(tmp_path, holder, caplog):
+    assert is_held(tmp_path)
     timer = threading.Timer(0.5, os.kill, (holder.pid, signal.SIGKILL))
     timer.start()
     began = time.monotonic()
@@ -52,6 +53,13 @@ def test_a_second_process_waits_and_says_so_until_kill_9_ends_the_first(tmp_path
         assert waited and time.monotonic() - began > 0.3
     assert "another process is writing this run" in caplog.text and str(tmp_path) in caplog.text
     assert len(caplog.records) == 1
+    assert not is_held(tmp_path)
+
+
+def test_a_lock_left_by_kill_9_is_not_held(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / ".lock").exists() and not is_held(tmp_path)
 
 
 def test_never_two_inside_at_a_time(tmp_path):
