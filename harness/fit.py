@@ -111,10 +111,12 @@ def fit(
     *,
     checkpoints: CheckpointFolder | None = None,
 ) -> FitResult:
-    """Train, validate, stop early, restore the best epoch.
+    """Train, validate, stop early, restore the best epoch. A method without parameters has nothing to train.
 
     Raises DivergedError as soon as a loss term or a score is found not finite, OutOfTimeError when the budget ends.
     """
+    if not any(True for _ in learner.module.parameters()):
+        return FitResult(None, 0, None, 0.0, [])
     deadline = time.monotonic() + (plan.time_budget_seconds or math.inf)
     state = FitState()
     streams.seed_global("dropout")
