@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from analysis.audit import report
 from analysis.audit.long_format import read_table
 from analysis.audit.paper_audit import Audit, audit_paper
+from analysis.audit.paper_tables import load_paper
 from analysis.audit.table_audit import audit_table
 
 
@@ -28,6 +30,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     paper = commands.add_parser("paper", help="audit AlignDiff's printed tables")
     paper.add_argument("--out", type=Path, default=Path("results/audit"), help="folder for findings.{json,md,html}")
+    paper.add_argument("--runs", type=Path, help="folder of our runs: judge every claim against them; needs --plan")
+    paper.add_argument("--plan", type=Path, help="plan.json that the workflow wrote")
+    paper.add_argument("--data", type=Path, help="folder of prepared data, to compare the counts of Table 1")
+    paper.add_argument("--mmd", type=Path, help="folder of MMD files, to judge Table 5")
+    paper.add_argument(
+        "--thresholds",
+        nargs="+",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="alpha, margin_percent, least_seeds of verdicts from runs; to be set before the runs",
+    )
+    paper.add_argument("--skip-corrupt", action="store_true", help="name unreadable runs instead of stopping")
     paper.set_defaults(command=_paper)
     check = commands.add_parser("check", help="audit a table in long CSV format")
     check.add_argument("file", type=Path, help="CSV with columns dataset,metric,model,value and optional ones")
@@ -42,11 +56,40 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _paper(arguments: argparse.Namespace) -> int:
-    audit = audit_paper()
+    audit = _with_runs(arguments) if arguments.runs else audit_paper()
     paths = report.write(audit, arguments.out)
     print("\n".join(report.summary(audit)))
     print(f"Written: {', '.join(map(str, paths))}", file=sys.stderr)
     return 0
+
+
+def _with_runs(arguments: argparse.Namespace) -> Audit:
+    # Here and not above: printed tables alone are audited without pandas and scipy.
+    from analysis.audit.judging import Thresholds
+    from analysis.audit.reproduction import against_runs
+    from analysis.audit.samples import Samples
+    from analysis.load import load_runs
+    from analysis.mmd_table import read_folder
+    from analysis.plan import read_plan
+
+    if arguments.plan is None:
+        raise ValueError("--runs needs --plan: the plan.json that the workflow writes beside the runs")
+    thresholds, plan = Thresholds.parse(arguments.thresholds), read_plan(arguments.plan)
+    runs = load_runs(arguments.runs, skip_corrupt=arguments.skip_corrupt)
+    mmd = read_folder(arguments.mmd, runs) if arguments.mmd else []
+    paper = load_paper()
+    return against_runs(audit_paper(paper), paper, Samples(runs, plan, thresholds, mmd), _statistics(arguments.data))
+
+
+def _statistics(folder: Path | None) -> dict[str, dict]:
+    """Read {folder}/{dataset}/stats.json of every prepared dataset.  Raises ValueError naming a damaged file."""
+    found = {}
+    for path in sorted(folder.glob("*/stats.json")) if folder else ():
+        try:
+            found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error}); prepare the data again") from error
+    return found
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from analysis.audit.finding import Finding, Verdict
 from analysis.audit.paper_tables import Paper, read_facts
 
-KINDS = ("cell", "improvement", "ordering", "significance", "best-setting", "text")
+KINDS = ("cell", "improvement", "ordering", "significance", "best-setting", "text", "question")
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ class Verdict:
     """The standing of one claim, from its tables (basis "tables") or from our runs (basis "runs").
 
     runs: number of seeds behind an estimate; never 1 for anything but "undecided".
-    p: corrected for the number of claims tested together.
+    p: corrected for the comparisons tested together, which `family` names.
+    rule: the thresholds in force, fixed before the runs. Both only with basis "runs".
     """
 
     claim: str
@@ -96,6 +97,8 @@ class Verdict:
     interval: tuple[float, float] | None = None
     p: float | None = None
     runs: int | None = None
+    family: str = ""
+    rule: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -105,4 +108,31 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         interval = None if self.interval is None else list(self.interval)
-        return asdict(self) | {"findings": list(self.findings), "interval": interval}
+        values = asdict(self) | {"findings": list(self.findings), "interval": interval}
+        if self.basis == "tables":  # nothing was tested on runs
+            del values["family"], values["rule"]
+        return values
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """One printed figure beside what our runs measured, in the printed unit; None where there is nothing to say.
+
+    difference: measured minus printed. inside: the printed figure, as rounded, meets the interval over seeds.
+    state: what became of planned runs without a figure.
+    """
+
+    claim: str
+    method: str
+    printed: str
+    measured: float | None = None
+    std: float | None = None
+    interval: tuple[float, float] | None = None
+    difference: float | None = None
+    inside: bool | None = None
+    runs: int = 0
+    status: Status = "undecided"
+    state: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"interval": None if self.interval is None else list(self.interval)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from analysis.audit import (
@@ -20,7 +21,7 @@ from analysis.audit import (
 from analysis.audit.cells import Cell
 from analysis.audit.claims import Claim, all_claims, table_verdicts
 from analysis.audit.claims import statements as read_statements
-from analysis.audit.finding import KINDS, Finding, Outcome, Verdict
+from analysis.audit.finding import KINDS, Counterpart, Finding, Outcome, Verdict
 from analysis.audit.paper_tables import NUM_RUNS, Paper, load_paper, read_facts, released_data
 
 P_CAPTION = 0.001  # caption of Table 5
@@ -29,12 +30,18 @@ METHOD = "AlignDiff"
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything one audit produced. `claims` and `verdicts` are empty for a table from elsewhere."""
+    """Everything one audit produced. `claims` and `verdicts` are empty for a table from elsewhere.
+
+    counterparts: printed figures beside measured ones; thresholds: in force for verdicts from runs. Without runs
+    there are none.
+    """
 
     title: str
     outcomes: tuple[Outcome, ...]
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    counterparts: tuple[Counterpart, ...] = ()
+    thresholds: Mapping[str, float] | None = None
 
     @property
     def findings(self) -> list[Finding]:

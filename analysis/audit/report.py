@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from analysis.audit.claims import Claim
-from analysis.audit.finding import ALARMS, KINDS, Finding, Outcome, Verdict
+from analysis.audit.finding import ALARMS, KINDS, STATUSES, Finding, Outcome, Verdict
 from analysis.audit.paper_audit import Audit
 
 SCHEMA_VERSION = 1
@@ -29,6 +29,18 @@ SHOWN_FIRST = (
     "released_code",
 )
 BASES = {"tables": "Claims, on the printed tables alone", "runs": "Claims, against our runs"}
+# Statements and questions in the order in which a reader asks; the others follow.
+ASKED_FIRST = (
+    "best-overall",
+    "significant-all",
+    "question/tuned",
+    "question/no-diffusion",
+    "energy-needed",
+    "guidance-needed",
+    "mmd-lower",
+)
+RUN_LINES = 4  # of the summary
+BESIDE_COLUMNS = ("claim", "method", "printed", "measured", "difference", "inside", "runs", "verdict")
 VERDICT_COLUMNS = ("claim", "source", "verdict", "because")
 EXPLAINED: dict[str, str] = {
     "impossible": "no ranking, or no test on the stated runs, can give these figures",
@@ -42,7 +54,7 @@ EXPLAINED: dict[str, str] = {
 
 def as_json(audit: Audit) -> dict[str, Any]:
     """Everything as JSON values; `findings.schema.json` beside this file describes it."""
-    return {
+    document = {
         "schema": SCHEMA_VERSION,
         "title": audit.title,
         "summary": {
@@ -56,14 +68,20 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "verdicts": [verdict.as_dict() for verdict in audit.verdicts],
         "claims": [claim.as_dict() for claim in audit.claims],
     }
+    if audit.thresholds is not None:
+        document["thresholds"] = dict(audit.thresholds)
+        document["counterparts"] = [beside.as_dict() for beside in audit.counterparts]
+    return document
 
 
 def summary(audit: Audit) -> list[str]:
-    """Ten lines at most: counts, the checks that found most weight, and what held."""
+    """Ten lines at most: what runs say, counts, the checks that found most weight, and what held."""
+    from_runs = _run_lines(audit)
     alarms = [outcome for outcome in audit.outcomes if _alarms(outcome)]
     alarms.sort(key=lambda o: SHOWN_FIRST.index(o.check) if o.check in SHOWN_FIRST else len(SHOWN_FIRST))
     counts = ", ".join(f"{audit.count(kind)} {kind}" for kind in KINDS if audit.count(kind))
-    shown, hidden = alarms[: SUMMARY_LINES - 2], alarms[SUMMARY_LINES - 2 :]
+    room = SUMMARY_LINES - 2 - len(from_runs)
+    shown, hidden = alarms[:room], alarms[room:]
     clean = [o for o in audit.outcomes if o.checked and o.held == o.checked]
     asides = [o for o in audit.outcomes if o.checked and o.held < o.checked and not _alarms(o)]
     tail = [
@@ -75,7 +93,25 @@ def summary(audit: Audit) -> list[str]:
         )
         if group
     ]
-    return [f"{audit.title}: {counts}.", *(_summary_line(outcome) for outcome in shown), " ".join(tail)]
+    return [*from_runs, f"{audit.title}: {counts}.", *(_summary_line(outcome) for outcome in shown), " ".join(tail)]
+
+
+def _run_lines(audit: Audit) -> list[str]:
+    """Say what runs decided: the claims asked about first, then counts; only counts where nothing is decided."""
+    stated = {claim.id: claim.statement for claim in audit.claims if claim.statement}
+    verdicts = [verdict for verdict in audit.verdicts if verdict.basis == "runs" and verdict.claim in stated]
+    if not verdicts:
+        return []
+    decided = [verdict for verdict in verdicts if verdict.status != "undecided"]
+    decided.sort(key=lambda v: ASKED_FIRST.index(v.claim) if v.claim in ASKED_FIRST else len(ASKED_FIRST))
+    lines = [f"{v.status.capitalize()} in our runs: {stated[v.claim]} {v.because}" for v in decided[: RUN_LINES - 1]]
+    numbers = {status: sum(verdict.status == status for verdict in verdicts) for status in STATUSES}
+    counted = ", ".join(f"{number} {status}" for status, number in numbers.items() if number)
+    figures = [beside for beside in audit.counterparts if beside.inside is not None]
+    inside = f" {sum(b.inside for b in figures)} of {len(figures)} printed figures with runs lie in our intervals."
+    if not decided:
+        counted = f"{counted}, for lack of runs; completed runs are counted beside each claim"
+    return [*lines, f"Statements against our runs: {counted}.{inside if figures else ''}"]
 
 
 def _alarms(outcome: Outcome) -> list[Finding]:
@@ -103,9 +139,15 @@ def as_markdown(audit: Audit) -> str:
         "| --- | --- | ---: | ---: |",
     ]
     parts += [f"| {o.check} | {_plain(o.question)} | {o.checked} | {o.held} |" for o in audit.outcomes]
+    if audit.thresholds is not None:
+        parts += ["", f"Thresholds, fixed before the runs: {_thresholds(audit)}."]
     for heading, rows in _statement_verdicts(audit):
         parts += ["", f"## {heading}", "", f"| {' | '.join(VERDICT_COLUMNS)} |", "| --- " * len(VERDICT_COLUMNS) + "|"]
         parts += [f"| {' | '.join(_plain(row[column]) for column in VERDICT_COLUMNS)} |" for row in rows]
+    if audit.counterparts:
+        parts += ["", "## Printed against measured", "", f"| {' | '.join(BESIDE_COLUMNS)} |"]
+        parts.append("| --- " * len(BESIDE_COLUMNS) + "|")
+        parts += [f"| {' | '.join(map(_plain, row))} |" for row in _besides(audit)]
     return "\n".join(parts) + "\n"
 
 
@@ -139,8 +181,37 @@ def _verdict_row(claim: Claim, verdict: Verdict) -> dict[str, str]:
         numbers.append(f"corrected p {verdict.p:.2g}")
     if verdict.runs is not None:
         numbers.append(f"{verdict.runs} runs")
+    if verdict.family:
+        numbers.append(f"corrected over {verdict.family}")
+    if verdict.rule:
+        numbers.append(f"rule: {verdict.rule}")
     because = verdict.because + (f" ({', '.join(numbers)})" if numbers else "")
     return {"claim": claim.statement, "source": claim.source, "verdict": verdict.status, "because": because}
+
+
+def _thresholds(audit: Audit) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in (audit.thresholds or {}).items())
+
+
+def _besides(audit: Audit) -> list[list[str]]:
+    """Rows of the table of printed against measured, as text."""
+    return [
+        [
+            beside.claim,
+            beside.method,
+            beside.printed,
+            "-" if beside.measured is None else f"{beside.measured:.4f}" + _spread(beside.interval),
+            "-" if beside.difference is None else f"{beside.difference:+.4f}",
+            {None: "-", True: "yes", False: "no"}[beside.inside],
+            str(beside.runs or "-"),
+            beside.status + (f" ({beside.state})" if beside.state else ""),
+        ]
+        for beside in audit.counterparts
+    ]
+
+
+def _spread(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
 
 
 def as_html(audit: Audit) -> str:
@@ -162,6 +233,9 @@ def as_html(audit: Audit) -> str:
         groups=groups,
         outcomes=audit.outcomes,
         verdicts=_statement_verdicts(audit),
+        thresholds=_thresholds(audit),
+        beside_columns=BESIDE_COLUMNS,
+        besides=_besides(audit),
     )
 
 

@@ -19,14 +19,15 @@ def check_orderings(claims: Iterable[Claim], cells: Iterable[Cell]) -> Outcome:
     for claim in claims:
         if claim.kind not in ("ordering", "best-setting") or not claim.source.startswith("Table"):
             continue
-        pairs = _pairs(claim, cells)
+        pairs = pairs_of(claim, cells)
         good = [pair for pair in pairs if _is_better(*pair)]
         checked, held = checked + len(pairs), held + len(good)
         findings.append(_ordering_finding(claim, pairs, good))
     return Outcome("orderings", "Do the tables show the orders that the text states?", checked, held, tuple(findings))
 
 
-def _pairs(claim: Claim, cells: list[Cell]) -> list[tuple[Cell, Cell]]:
+def pairs_of(claim: Claim, cells: list[Cell]) -> list[tuple[Cell, Cell]]:
+    """Return the printed cells (ours, other) that an ordering claim about "Table N" compares."""
     number = claim.source.split()[1]
     table = [cell for cell in cells if cell.table == number]
     return [

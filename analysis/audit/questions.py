@@ -1,0 +1,107 @@
+"""Questions that the paper does not ask and a reviewer would, as statements with verdicts of their own.
+
+Fixed before the runs: HR@10 and NDCG@10, on every dataset on which the plan has both methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.audit.claims import Claim
+from analysis.audit.finding import Verdict
+from analysis.audit.judging import Judgement, corrected, judge_order
+from analysis.audit.samples import DETERMINISTIC, Contrast, Samples, compare
+from analysis.table_specs import CLAIMANT
+
+METRICS = ("HR@10", "NDCG@10")
+SOURCE = "not in the paper"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A statement that holds if AlignDiff is above every one of `rivals`; names that begin with "." are endings."""
+
+    id: str
+    statement: str
+    rivals: tuple[str, ...]
+
+
+QUESTIONS = (
+    Question("tuned", "AlignDiff is above every tuned baseline.", (".tuned",)),
+    Question("floors", "AlignDiff is above every method without training of parameters.", DETERMINISTIC),
+    Question("no-diffusion", "AlignDiff is above its own network without diffusion.", ("aligndiff.no_diffusion",)),
+    Question("diffurec-no-diffusion", "AlignDiff is above DiffuRec without diffusion.", ("diffurec.no_diffusion",)),
+    Question("diffurec-keys", "AlignDiff is above DiffuRec with its padding masked.", ("diffurec.keys",)),
+    Question("correction", "Ranked without the energy's correction, AlignDiff falls.", ("aligndiff.no_correction",)),
+    Question("sign", "With the sign of the correction turned, AlignDiff falls.", ("aligndiff.sign_turned",)),
+    Question(
+        "guidance-of-others", "With the guidance of another user, AlignDiff falls.", ("aligndiff.shuffled_guidance",)
+    ),
+    Question(
+        "order-of-history", "With the history in another order, AlignDiff falls.", ("aligndiff.shuffled_history",)
+    ),
+)
+
+
+def ask(samples: Samples) -> list[tuple[Claim, Verdict]]:
+    """Answer every question that the plan can test."""
+    answers = []
+    for question in QUESTIONS:
+        contrasts = contrasts_of(question, samples)
+        if not contrasts:
+            continue
+        results = corrected([compare(samples, contrast) for contrast in contrasts])
+        name = f"question/{question.id}"
+        rivals = ", ".join(dict.fromkeys(contrast.rival for contrast in contrasts))
+        claim = Claim(
+            id=name,
+            source=SOURCE,
+            kind="question",
+            dataset="*",
+            metric=", ".join(METRICS),
+            subject=CLAIMANT,
+            object=rivals,
+            value="",
+            tested_by="reproduction",
+            statement=question.statement,
+        )
+        judged = judge_order(results, samples.thresholds)
+        answers.append((claim, verdict(name, judged, len(results), samples)))
+    return answers
+
+
+def contrasts_of(question: Question, samples: Samples) -> list[Contrast]:
+    """Return the comparisons of a question, on the datasets on which the plan has AlignDiff and the rival."""
+    plan = samples.plan
+    rivals = [
+        name
+        for name in plan.methods()
+        if any(name == rival or (rival.startswith(".") and name.endswith(rival)) for rival in question.rivals)
+    ]
+    return [
+        Contrast(dataset, metric, CLAIMANT, rival)
+        for dataset in plan.datasets
+        for rival in rivals
+        if plan.seeds(dataset, CLAIMANT) and plan.seeds(dataset, rival)
+        for metric in METRICS
+    ]
+
+
+def verdict(claim: str, judged: Judgement, size: int, samples: Samples) -> Verdict:
+    """Make the verdict on a family of comparisons, with the numbers of the one that decided."""
+    decisive = judged.decisive
+    if decisive is None:
+        return Verdict(claim, "runs", judged.status, judged.because, rule=samples.thresholds.text)
+    assert decisive.low is not None and decisive.high is not None
+    return Verdict(
+        claim=claim,
+        basis="runs",
+        status=judged.status,
+        because=judged.because,
+        estimate=decisive.difference,
+        interval=(decisive.low, decisive.high),
+        p=decisive.corrected,
+        runs=decisive.seeds,
+        family=f"the claim's {size} comparisons, run or not",
+        rule=samples.thresholds.text,
+    )
