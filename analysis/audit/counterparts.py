@@ -11,10 +11,10 @@ from scipy import stats
 
 from analysis.audit.cells import Cell
 from analysis.audit.finding import Counterpart, Verdict
-from analysis.audit.judging import Judgement, Result, corrected, judge_cell, outside_margin_p
+from analysis.audit.judging import Judgement, Result, corrected, judge_cell, outside_margin_p, reasons_text
 from analysis.audit.paper_tables import Paper
 from analysis.audit.printed import Interval
-from analysis.audit.samples import Samples
+from analysis.audit.samples import NO_SPREAD, Samples
 from analysis.table_specs import CLAIMANT, TABLES
 
 METHODS = {
@@ -58,13 +58,15 @@ def _judge_table(cells: list[Cell], samples: Samples) -> list[Pair]:
 
 
 def _judge(cell: Cell, method: str, values_N, p: float | None, *, samples: Samples, size: int) -> Pair:
-    thresholds, state = samples.thresholds, samples.note(cell.dataset.lower(), method)
+    thresholds, dataset = samples.thresholds, cell.dataset.lower()
+    state = reasons_text(samples.note(dataset, method))
     if p is None:
-        why = samples.state(cell.dataset.lower(), method) if len(values_N) < thresholds.least_seeds else "no spread"
+        why = samples.state(dataset, method)[1] if len(values_N) < thresholds.least_seeds else NO_SPREAD
         mean = float(values_N.mean()) if len(values_N) else None
-        beside = Counterpart(cell.id, method, cell.printed.text, measured=mean, runs=len(values_N), state=why)
-        runs = len(values_N) or None
-        return Verdict(cell.id, "runs", "undecided", f"Too few runs: {why}.", runs=runs), beside
+        runs = len(values_N)
+        beside = Counterpart(cell.id, method, cell.printed.text, measured=mean, runs=runs, state=why)
+        because = f"{method} on {dataset}: {why}."
+        return Verdict(cell.id, "runs", "undecided", because, runs=runs or None), beside
     mean, std = float(values_N.mean()), float(values_N.std(ddof=1))
     reach = float(stats.t.ppf(1 - thresholds.alpha / 2, len(values_N) - 1)) * std / np.sqrt(len(values_N))
     interval = Interval(float(mean - reach), float(mean + reach))
@@ -122,7 +124,7 @@ def judge_improvements(paper: Paper, results: Mapping[tuple, Result], samples: S
             pairs.append(
                 (
                     Verdict(claim, "runs", "undecided", judged.because, rule=samples.thresholds.text),
-                    Counterpart(claim, CLAIMANT, printed, state=judged.because),
+                    Counterpart(claim, CLAIMANT, printed, state="the best other model is not known"),
                 )
             )
             continue
@@ -137,7 +139,7 @@ def judge_improvements(paper: Paper, results: Mapping[tuple, Result], samples: S
             inside=Interval(low, high).meets(cell.improvement.interval),
             runs=decisive.seeds,
             status=judged.status,
-            state=decisive.note,
+            state=reasons_text(decisive.note),
         )
         verdict = Verdict(
             claim=claim,
@@ -161,13 +163,11 @@ def place(cell: Cell) -> tuple[str, str]:
 
 def _judge_gain(here: Mapping[str, Result], cell: Cell, samples: Samples) -> tuple[Judgement, Any]:
     alpha = samples.thresholds.alpha
-    lacking = [result.lacking for result in here.values() if not result.is_measured]
+    lacking = [reason for result in here.values() for reason in result.lacking]
     against = [rival for rival, r in here.items() if r.is_measured and r.difference < 0 and r.corrected < alpha]
     if not here or (lacking and not against):
-        more = f"; and {len(lacking) - 2} more" if len(lacking) > 2 else ""
-        return Judgement(
-            "undecided", f"The best other model is not known. Lacking: {'; '.join(lacking[:2])}{more}."
-        ), None
+        why = f"The best other model is not known. Lacking: {reasons_text(lacking)}."
+        return Judgement("undecided", why), None
     means = {
         rival: float(np.mean(list(samples.by_seed(*place(cell)[:1], rival, cell.metric).values())))
         for rival, r in here.items()

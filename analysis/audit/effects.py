@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from analysis.audit.finding import Finding, Outcome
-from analysis.audit.judging import Result, corrected, lacking_text, test_difference
+from analysis.audit.judging import Result, corrected, lacking_text, reasons_text, test_difference
 from analysis.audit.samples import Contrast, Samples, compare
 from analysis.table_specs import CLAIMANT
 from harness.metrics import batch_mean, per_user
@@ -81,7 +81,7 @@ def check_items(samples: Samples) -> Outcome:
             result = Result(f"{metric} of {method}", runs=(len(sides[0]), len(sides[1])))
             if not all(_is_enough(samples, dataset, method) for dataset in (UNFILTERED, FILTERED)):
                 states = [samples.state(dataset, method) for dataset in (UNFILTERED, FILTERED)]
-                results.append(Result(result.name, lacking="; ".join(states)))
+                results.append(Result(result.name, lacking=tuple(states)))
                 continue
             found = test_difference(*sides, 1 - samples.thresholds.alpha, paired=False)
             if found:
@@ -113,7 +113,7 @@ def _differences(name: str, question: str, what: str, results: Sequence[Result],
             f"{name}/{number}",
             f"{what[0].upper()}{what[1:]}, {result.text}: "
             + ("a difference." if result in clear else "no difference shown.")
-            + (f" Incomplete: {result.note}." if result.note else ""),
+            + (f" Incomplete: {reasons_text(result.note)}." if result.note else ""),
             {"difference": result.difference, "low": result.low, "high": result.high, "corrected_p": result.corrected}
             | {"runs": list(result.runs), "family": len(results), "alpha": alpha},
         )

@@ -21,6 +21,8 @@ from analysis.significance import TTest, holm, paired_t, welch_t
 # From the reading kindest to the claim to the least; a claim with several readings gets its kindest.
 KINDNESS: tuple[Status, ...] = ("holds", "holds in direction only", "undecided", "not reproduced", "contradicted")
 
+Reasons = tuple[tuple[str, str], ...]  # (what, why), such as ("sasrec on beauty", "diverged (2 of 5)")
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -71,6 +73,7 @@ class Result:
     """One comparison: what it is called, how much better ours is, over how many runs.
 
     difference: positive favours the claim; in `unit`. None if it could not be measured, and `lacking` says why.
+    note: planned runs behind the difference that did not complete.
     """
 
     name: str
@@ -81,8 +84,8 @@ class Result:
     p: float | None = None
     corrected: float | None = None
     runs: tuple[int, int] = (0, 0)
-    lacking: str = ""
-    note: str = ""
+    lacking: Reasons = ()
+    note: Reasons = ()
     is_constant: bool = False  # the rival draws nothing, so its one run is no sample
 
     @property
@@ -164,17 +167,24 @@ def judge_order(results: Sequence[Result], thresholds: Thresholds) -> Judgement:
     return Judgement("not reproduced", f"{counts} Not so: {worst.text}.", worst)
 
 
-def lacking_text(results: Sequence[Result], most: int = 3) -> str:
+def lacking_text(results: Sequence[Result]) -> str:
     """Say which runs are missing or failed, shortly."""
-    reasons = list(dict.fromkeys(result.lacking for result in results if result.lacking))
-    notes = list(dict.fromkeys(result.note for result in results if result.note))
-    said = ""
-    if reasons:
-        more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
-        said += f" Lacking: {'; '.join(reasons[:most])}{more}."
-    if notes:
-        said += f" Incomplete: {'; '.join(notes[:most])}{'; and more' if len(notes) > most else ''}."
-    return said
+    lacking = reasons_text(reason for result in results for reason in result.lacking)
+    notes = reasons_text(reason for result in results for reason in result.note)
+    return (f" Lacking: {lacking}." if lacking else "") + (f" Incomplete: {notes}." if notes else "")
+
+
+def reasons_text(reasons: Iterable[tuple[str, str]], most: int = 3) -> str:
+    """Say what has which reason, each reason once; empty without reasons."""
+    whats: dict[str, list[str]] = {}
+    for what, why in dict.fromkeys(reasons):
+        whats.setdefault(why, []).append(what)
+    parts = []
+    for why, names in whats.items():
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        parts.append(f"{', '.join(names[:most])}{more} ({why})")
+    left = f"; and {len(parts) - most} more reasons" if len(parts) > most else ""
+    return "; ".join(parts[:most]) + left
 
 
 def kindest(judgements: dict[str, Judgement]) -> Judgement:
@@ -183,6 +193,8 @@ def kindest(judgements: dict[str, Judgement]) -> Judgement:
     chosen = judgements[reading]
     if len(judgements) == 1:
         return chosen
+    if len({judgement.status for judgement in judgements.values()}) == 1:
+        return replace(chosen, because=f"The same in {len(judgements)} readings; as {reading}: {chosen.because}")
     others = "; ".join(f"{name}: {j.status}" for name, j in judgements.items() if name != reading)
     said = f"Read as {reading}, the kindest of {len(judgements)} readings ({others}): {chosen.because}"
     return replace(chosen, because=said)

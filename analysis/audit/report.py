@@ -145,9 +145,10 @@ def as_markdown(audit: Audit) -> str:
         parts += ["", f"## {heading}", "", f"| {' | '.join(VERDICT_COLUMNS)} |", "| --- " * len(VERDICT_COLUMNS) + "|"]
         parts += [f"| {' | '.join(_plain(row[column]) for column in VERDICT_COLUMNS)} |" for row in rows]
     if audit.counterparts:
-        parts += ["", "## Printed against measured", "", f"| {' | '.join(BESIDE_COLUMNS)} |"]
-        parts.append("| --- " * len(BESIDE_COLUMNS) + "|")
-        parts += [f"| {' | '.join(map(_plain, row))} |" for row in _besides(audit)]
+        parts += ["", "## Printed against measured", "", _not_measured(audit)]
+        if besides := _besides(audit):
+            parts += ["", f"| {' | '.join(BESIDE_COLUMNS)} |", "| --- " * len(BESIDE_COLUMNS) + "|"]
+            parts += [f"| {' | '.join(map(_plain, row))} |" for row in besides]
     return "\n".join(parts) + "\n"
 
 
@@ -194,7 +195,7 @@ def _thresholds(audit: Audit) -> str:
 
 
 def _besides(audit: Audit) -> list[list[str]]:
-    """Rows of the table of printed against measured, as text."""
+    """Rows of the table of printed against measured, as text; of figures that were measured."""
     return [
         [
             beside.claim,
@@ -207,7 +208,15 @@ def _besides(audit: Audit) -> list[list[str]]:
             beside.status + (f" ({beside.state})" if beside.state else ""),
         ]
         for beside in audit.counterparts
+        if beside.measured is not None
     ]
+
+
+def _not_measured(audit: Audit) -> str:
+    absent = sum(beside.measured is None for beside in audit.counterparts)
+    return (
+        f"{absent} of {len(audit.counterparts)} printed figures have no measured one; findings.json says why for each."
+    )
 
 
 def _spread(interval: tuple[float, float] | None) -> str:
@@ -236,6 +245,7 @@ def as_html(audit: Audit) -> str:
         thresholds=_thresholds(audit),
         beside_columns=BESIDE_COLUMNS,
         besides=_besides(audit),
+        not_measured=_not_measured(audit) if audit.counterparts else "",
     )
 
 

@@ -20,7 +20,7 @@ from analysis.audit.finding import Verdict
 from analysis.audit.judging import Judgement, Result, corrected, judge_order, kindest
 from analysis.audit.paper_audit import Audit
 from analysis.audit.paper_tables import Paper
-from analysis.audit.samples import MMD, Contrast, Samples, compare
+from analysis.audit.samples import MMD, NO_SPREAD, Contrast, Samples, compare
 from analysis.audit.statements import pairs_of
 from analysis.plan import Plan, Sweep
 from analysis.significance import satterthwaite_t
@@ -90,7 +90,7 @@ def contrasts_of(claim: Claim, paper: Paper, plan: Plan) -> list[Contrast]:
     """Spell a claim out as comparisons of methods, with the readings it leaves open."""
     if claim.id in BEST:
         sweeps = [sweep for sweep in plan.sweeps if sweep.name in BEST[claim.id][0]]
-        return [contrast for sweep in sweeps for contrast in _sweep_contrasts(sweep, BEST[claim.id][1], plan)]
+        return [contrast for sweep in sweeps for contrast in _sweep_contrasts(sweep, BEST[claim.id][1])]
     if claim.metric == "MMD":
         datasets = [row.dataset.lower() for row in paper.statistics if claim.dataset in ("*", row.dataset)]
         return [
@@ -113,12 +113,12 @@ def contrasts_of(claim: Claim, paper: Paper, plan: Plan) -> list[Contrast]:
     ]
 
 
-def _sweep_contrasts(sweep: Sweep, best: Mapping[str, float], plan: Plan) -> list[Contrast]:
+def _sweep_contrasts(sweep: Sweep, best: Mapping[str, float]) -> list[Contrast]:
     names = {float(value): name for value, name in zip(sweep.values, sweep.cells, strict=True)}
     return [
         Contrast(dataset, metric, names[value], name, reading=f"sweep {sweep.name}")
         for dataset, value in best.items()
-        if value in names and plan.seeds(dataset, names[value])
+        if value in names
         for metric in SWEPT_METRICS
         for other, name in names.items()
         if other != value
@@ -127,7 +127,7 @@ def _sweep_contrasts(sweep: Sweep, best: Mapping[str, float], plan: Plan) -> lis
 
 def _nothing(claim: Claim, plan: Plan) -> str:
     if claim.id in BEST:
-        return f"The plan '{plan.name}' has no sweep on the paper's datasets that includes the printed best value."
+        return f"The plan '{plan.name}' has no sweep of this field that includes the printed best value."
     return f"The plan '{plan.name}' names nothing that tests it."
 
 
@@ -142,29 +142,28 @@ def sparse_gains(overall: Mapping[tuple, Result], samples: Samples) -> list[Resu
 
 def _sparse_gain(dataset: str, metric: str, overall: Mapping[tuple, Result], samples: Samples) -> Result:
     name, unit = f"gain in {metric} on {dataset} against {DENSE}", "percentage points of gain"
-    estimate, parts, runs, notes = 0.0, [], [], []
+    estimate, parts, runs, notes = 0.0, [], [], ()
     for place, sign in ((dataset, 1), (DENSE, -1)):
         here = {rival: r for (d, m, rival), r in overall.items() if (d, m) == (place, metric)}
-        lacking = [result.lacking for result in here.values() if not result.is_measured]
+        lacking = tuple(reason for result in here.values() for reason in result.lacking)
         if lacking:
-            return Result(name, unit, lacking=lacking[0])
+            return Result(name, unit, lacking=lacking)
         values = {rival: _figures(samples, place, rival, metric) for rival in here}
         rival = max(values, key=lambda each: values[each].mean())
         ours, theirs = _figures(samples, place, CLAIMANT, metric), values[rival]
         if not theirs.mean():
-            return Result(name, unit, lacking=f"{rival} on {place}: scores zero")
+            return Result(name, unit, lacking=((f"{rival} on {place}", "scores zero"),))
         ratio = ours.mean() / theirs.mean()
         estimate += sign * 100 * (ratio - 1)
         for each, slope in ((ours, 1 / theirs.mean()), (theirs, ratio / theirs.mean())):
             parts.append(((100 * slope) ** 2 * each.var(ddof=1) / len(each), len(each) - 1))
             runs.append(len(each))
-        notes.append(here[rival].note)
+        notes += here[rival].note
     if not any(variance for variance, _ in parts):
-        return Result(name, unit, lacking=f"{name}: no spread between runs")
+        return Result(name, unit, lacking=((name, NO_SPREAD),))
     found = satterthwaite_t(estimate, parts, 1 - samples.thresholds.alpha)
-    note = "; ".join(filter(None, notes))
     low, high, p = float(found.low), float(found.high), float(found.p)
-    return Result(name, unit, float(estimate), low, high, p, runs=(min(runs[:2]), min(runs[2:])), note=note)
+    return Result(name, unit, float(estimate), low, high, p, runs=(min(runs[:2]), min(runs[2:])), note=notes)
 
 
 def _figures(samples: Samples, dataset: str, method: str, metric: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.audit.judging import Result, Thresholds, test_difference
+from analysis.audit.judging import Reasons, Result, Thresholds, test_difference
 from analysis.load import Run, Runs
 from analysis.measured import PAPER_CUTOFFS, Measurements
 from analysis.mmd_table import UNIT, MMDRun
@@ -17,6 +17,7 @@ from harness.metrics import per_user
 HEADLINE = "kept"
 # Nothing in these is drawn: one run is all there is, so they are constants and not samples.
 DETERMINISTIC = ("floor.last", "floor.popularity", "floor.markov", "floor.knn")
+NO_SPREAD = "no spread between runs"
 MMD = "MMD "  # a metric "MMD cosine" is the distance in that view; lower is better
 
 
@@ -58,22 +59,22 @@ class Samples:
             return {run.seed: run.value(view) / UNIT for run in found if run.seed in seeds}
         return self._values.get((dataset, method, protocol, metric), {})
 
-    def state(self, dataset: str, method: str, metric: str = "") -> str:
-        """Why there are too few figures, e.g. "sasrec on beauty: diverged (2 of 5)"."""
-        outcome = self.measurements.outcome(dataset, method)
+    def state(self, dataset: str, method: str, metric: str = "") -> tuple[str, str]:
+        """Why there are too few figures, e.g. ("sasrec on beauty", "diverged (2 of 5)")."""
+        outcome, name = self.measurements.outcome(dataset, method), f"{method} on {dataset}"
         if not outcome.planned:
-            return f"{method} on {dataset}: not in the plan"
+            return name, "not in the plan"
         completed = outcome.counts["completed"]
         if completed and metric.startswith(MMD):
-            return f"{method} on {dataset}: MMD of {len(self.by_seed(dataset, method, metric))} of {completed} runs"
+            return name, f"MMD of {len(self.by_seed(dataset, method, metric))} of {completed} runs"
         if completed == outcome.planned:
-            return f"{method} on {dataset}: {completed} run{'s' if completed > 1 else ''} planned"
-        return f"{method} on {dataset}: {outcome.note or outcome.state}"
+            return name, f"{completed} run{'s' if completed > 1 else ''} planned"
+        return name, outcome.note if completed else outcome.state
 
-    def note(self, dataset: str, method: str) -> str:
+    def note(self, dataset: str, method: str) -> Reasons:
         """What became of planned runs that did not complete; empty if all did."""
         note = self.measurements.outcome(dataset, method).note
-        return f"{method} on {dataset}: {note}" if note else ""
+        return ((f"{method} on {dataset}", note),) if note else ()
 
     def is_paired(self, dataset: str, ours: str, rival: str) -> bool:
         """Say whether a side only evaluates the other's weights again, seed by seed: it ran no epoch of its own."""
@@ -91,8 +92,7 @@ def compare(samples: Samples, contrast: Contrast) -> Result:
     ours, rival = (samples.by_seed(dataset, method, metric) for method in (contrast.ours, contrast.rival))
     unit = "x 1e-3" if metric.startswith(MMD) else "percentage points"
     blank = Result(f"{metric} on {dataset}, {contrast.ours} against {contrast.rival}", unit)
-    notes = [samples.note(dataset, method) for method in (contrast.ours, contrast.rival)]
-    note = "; ".join(filter(None, notes))
+    note = samples.note(dataset, contrast.ours) + samples.note(dataset, contrast.rival)
     is_constant = contrast.rival in DETERMINISTIC and len(rival) > 0
     paired = samples.is_paired(dataset, contrast.ours, contrast.rival)
     if paired:
@@ -108,13 +108,13 @@ def compare(samples: Samples, contrast: Contrast) -> Result:
     ]
     blank = replace(blank, runs=(len(ours), len(rival)), is_constant=is_constant)
     if short:
-        return replace(blank, lacking="; ".join(short))
+        return replace(blank, lacking=tuple(short))
     first, second = np.array(list(ours.values())), np.array(list(rival.values()))
     if is_constant:
         second, paired = np.full(len(first), second.mean()), True
     sign = -1.0 if metric.startswith(MMD) else 1.0
     found = test_difference(sign * first, sign * second, 1 - thresholds.alpha, paired=paired)
     if found is None:
-        return replace(blank, lacking=f"{blank.name}: no spread between runs")
+        return replace(blank, lacking=((blank.name, NO_SPREAD),))
     difference = sign * float(first.mean() - second.mean())
     return replace(blank, difference=difference, low=found.low, high=found.high, p=found.p, note=note)

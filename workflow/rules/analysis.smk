@@ -4,6 +4,11 @@ ANALYSIS_CODE = {
     for name in ("tables", "figures", "report", "mmd_run")
 }
 TEMPLATES = sorted(glob.glob(f"{workflow.basedir}/analysis/templates/*"))
+AUDIT_FILES = sorted(
+    path
+    for pattern in ("*.j2", "*.json", "claims/*.csv", "paper/*.csv")
+    for path in glob.glob(f"{workflow.basedir}/analysis/audit/{pattern}")
+)
 
 # Table 5 and Figure 4 look at what diffusion models generate.
 MMD_CELLS = [
@@ -114,6 +119,12 @@ rule figures:
 
 
 rule audit:
+    input:
+        RECORDS,
+        STATS,
+        MMD,
+        AUDIT_FILES,
+        plan=rules.plan.output,
     output:
         directory(f"{OUT}/audit"),
     log:
@@ -122,8 +133,10 @@ rule audit:
         "../../environment.yml"
     params:
         code=code_digest(f"{workflow.basedir}/analysis/audit/__main__.py"),
+        thresholds=[f"{k}={v}" for k, v in config["analysis"]["audit"].items()],
     shell:
-        "python -m analysis.audit paper --out {output} > {log} 2>&1"
+        f"python -m analysis.audit paper --runs {RUNS} --plan {{input.plan}} --data {DATA} --mmd {HOME}/mmd "
+        "--thresholds {params.thresholds} --out {output} > {log} 2>&1"
 
 
 rule report:
