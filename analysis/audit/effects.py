@@ -36,7 +36,7 @@ def outcomes(samples: Samples) -> list[Outcome]:
         check_batch_means(samples),
         check_energy(samples),
     ]
-    return [outcome for outcome in found if outcome.checked]
+    return [outcome for outcome in found if outcome.findings]
 
 
 def check_protocols(samples: Samples) -> Outcome:
