@@ -16,7 +16,7 @@ from harness.checkpoint import CheckpointFolder
 from harness.compute import evaluation_mode
 from harness.learner import Learner
 from harness.metrics import CUTOFFS, METRICS, summarise
-from harness.ranking import Evaluator
+from harness.ranking import Evaluator, NotFiniteError
 from harness.settings import require
 from harness.split import Split
 from harness.streams import Streams, derive_seed, forked_global_stream
@@ -210,7 +210,7 @@ def evaluate(learner: Learner, evaluator: Evaluator, seen: str) -> dict[str, flo
     with forked_global_stream(), evaluation_mode(learner.module):
         try:
             ranks = evaluator.ranks(learner.score)
-        except ValueError as error:
+        except NotFiniteError as error:
             raise DivergedError(str(error)) from error
     return summarise(ranks.kept_U if seen == "kept" else ranks.hidden_U)
 

@@ -24,6 +24,10 @@ ScoreFn = Callable[[Tensor, Tensor, UserNoise], Tensor]
 ProbeFn = Callable[[Tensor, Tensor, Tensor, UserNoise], dict[str, Tensor]]
 
 
+class NotFiniteError(ValueError):
+    """Scores that cannot be ranked because they hold NaN."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """1-based rank of each user's target among all items; with seen items as candidates and without them."""
@@ -36,11 +40,11 @@ def rank_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
     """1-based rank of each target in its row.  [B, I], [B] -> [B]
 
     Ties count against the target, so a constant scorer comes last instead of first. Column 0 (padding) is no
-    candidate. Raises ValueError on NaN: comparisons with NaN would otherwise put the target first.
+    candidate. Raises NotFiniteError on NaN: comparisons with NaN would otherwise put the target first.
     """
     candidate_BI = score_BI[:, 1:]
     if torch.isnan(candidate_BI).any():
-        raise ValueError("scores contain NaN; the model has diverged")
+        raise NotFiniteError("scores contain NaN; the model has diverged")
     return (candidate_BI >= score_BI.gather(1, target_B[:, None])).sum(1)
 
 

@@ -24,7 +24,7 @@ from harness.fit import DivergedError, FitPlan, FitResult, fit
 from harness.learner import Learner, num_parameters
 from harness.methods import build_learner
 from harness.metrics import summarise
-from harness.ranking import Evaluator
+from harness.ranking import Evaluator, NotFiniteError
 from harness.record import RunRecord, read_record, write_ranks, write_record
 from harness.split import Split, drop_first_item
 from harness.streams import Streams, forked_global_stream
@@ -159,7 +159,7 @@ class _Run:
                     found = evaluator.ranks(
                         evaluator.oracle_score if getattr(learner, "is_oracle", False) else learner.score
                     )
-                except ValueError as error:
+                except NotFiniteError as error:
                     raise DivergedError(str(error)) from error
                 ranks |= {f"{part}_kept": found.kept_U, f"{part}_hidden": found.hidden_U}
                 if part == "test" and hasattr(learner, "probe"):

@@ -14,6 +14,7 @@ from harness.compute import Compute
 from harness.fit import DivergedError
 from harness.methods import load_method
 from harness.metrics import summarise
+from harness.ranking import NotFiniteError
 from harness.record import read_ranks, read_record
 from harness.run import Job, RunFiles, progress_line, reevaluate, train
 from harness.split import leave_one_out
@@ -161,7 +162,7 @@ def test_out_of_gpu_memory_is_recorded_with_advice(tmp_path, monkeypatch):
 
 def test_a_divergence_found_only_in_the_last_evaluation_is_recorded(tmp_path, monkeypatch):
     def broken(*_, **__):
-        raise ValueError("scores contain NaN")
+        raise NotFiniteError("scores contain NaN")
 
     monkeypatch.setattr(run.Evaluator, "ranks", broken)
     monkeypatch.setattr(run, "fit", lambda *_, **__: run.FitResult(None, 0, None, 0.0, []))
