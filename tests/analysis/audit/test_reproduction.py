@@ -12,8 +12,8 @@ from analysis.audit.__main__ import main
 from analysis.audit.judging import Thresholds
 from analysis.audit.reproduction import against_runs
 from analysis.audit.samples import Samples
-from analysis.load import Runs
-from analysis.plan import Plan, PlannedCell, Sweep
+from analysis.load import Runs, load_runs
+from analysis.plan import Plan, PlannedCell, Sweep, read_plan
 
 SCHEMA = json.loads((Path(report.__file__).parent / "findings.schema.json").read_text())
 DATASETS = {"beauty": "Beauty", "toys": "Toys", "ml-1m": "ML-1M"}
@@ -222,10 +222,11 @@ def test_every_claim_that_needs_runs_gets_a_verdict(audit, judged):
 
 
 def test_counts_of_table_1_need_no_runs(judged):
-    data = {"beauty": {"users": 22363, "items": 12101, "actions": 198502}, "ml-1m": {"users": 6040, "items": 3706}}
+    data = {"beauty": {"users": 22362, "items": 12101, "actions": 198502}, "ml-1m": {"users": 6040, "items": 3706}}
     data["ml-1m"]["actions"] = 1000209
     found = judged(lambda *about: None, data=data)
     assert found["T1/Beauty/items"].status == "holds"
+    assert found["T1/Beauty/sequences"].status == "contradicted"
     assert found["T1/ML-1M/items"].status == "contradicted" and "3706" in found["T1/ML-1M/items"].because
     assert found["T1/Toys/items"].status == "undecided"
 
@@ -295,6 +296,12 @@ def test_reused_weights_are_compared_seed_by_seed(document):
     assert (verdict["status"], verdict["estimate"], verdict["p"]) == ("not reproduced", 0.0, 1.0)
 
 
+def test_only_reused_weights_make_runs_pairs(finished):
+    samples = Samples(load_runs(finished.runs), read_plan(finished.folder / "plan.json"), Thresholds())
+    assert samples.is_paired("beauty", "aligndiff", "aligndiff.no_correction")
+    assert not samples.is_paired("beauty", "aligndiff", "sasrec.tuned")
+
+
 def test_diverged_runs_are_shown(document):
     verdict = verdict_on(document, "question/diffurec-no-diffusion")
     assert verdict["status"] == "undecided"
@@ -308,6 +315,8 @@ def test_effects_of_released_defects_energy_and_batch_means(document):
     assert "not run" in said["selection_rule/undecided"]
     assert "cosine with the way to the target is -0.100" in said["energy/beauty/aligndiff"]
     assert "12 runs" in said["batch_means/beauty"]
+    gaps = next(f["evidence"] for f in document["findings"] if f["id"] == "batch_means/beauty")
+    assert -3 < gaps["lowest"] < 0 < gaps["highest"] < 3  # 188 of 700 users make half the mean
     assert "0 of 10 pairs" in said["seen_items/beauty"]
 
 
