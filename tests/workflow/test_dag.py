@@ -31,7 +31,7 @@ def test_full_paper_plan_needs_no_network(checkout, python_m):
         for seed in block["seeds"]
     }
     assert jobs["train"] + jobs.get("reevaluate", 0) >= len(cells) > 0
-    assert jobs["preprocess"] == 3
+    assert jobs["preprocess"] == len({dataset for dataset, _, _ in cells})
 
 
 def test_tiny_workflow_from_data_to_report(checkout, python_m):
