@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 import harness.cli
+from harness.configuration import check
 from harness.digest import ROOT
 from harness.grid import Cell, Grid
 from harness.record import CorruptRecordError, RunRecord, read_record
@@ -93,9 +94,22 @@ def estimate(cell: Cell, costs: dict[tuple[str, str], Cost], actions: dict[str, 
 
 
 def load_config(configfile: Path | None) -> dict[str, Any]:
-    """The configuration as Snakemake would merge it."""
-    files = [ROOT / "config" / "datasets.yaml", ROOT / "config" / "config.yaml", *([configfile] if configfile else [])]
-    return merge(*(yaml.safe_load(path.read_text(encoding="utf-8")) for path in files))
+    """The configuration as Snakemake would merge it.  Raises ValueError where the schema forbids it."""
+    folder = ROOT / "config"
+    files = [folder / "datasets.yaml", folder / "config.yaml", *([configfile] if configfile else [])]
+    config = merge(*map(_read_yaml, files))
+    check(config, folder / "config.schema.yaml")
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: not YAML ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a mapping of keys to values, got {type(found).__name__}")
+    return found
 
 
 def forecast(grid: Grid, costs: dict[tuple[str, str], Cost], runs: Path) -> list[str]:
