@@ -1,0 +1,231 @@
+"""Faults on the way of one run: full and read-only disks, no memory, no time, damaged files, two writers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import harness.run
+from harness import cli
+from harness.ranking import BLOCK, Evaluator
+from harness.record import read_record
+from harness.synthetic import random_walk
+from workflow.scripts import progress, train, verify
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "model": {"embedding_dim": 4, "max_len": 6, "batch_size": 64},
+    "training": {"max_epochs": 3, "checkpoint_seconds": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "sequences.npz"
+    random_walk(num_users=60, num_items=20, min_length=4, max_length=9).save(path)
+    return path
+
+
+def argv(sequences, folder, changes=SMALL, *more):
+    found = ["--sequences", str(sequences), "--dataset", "toy", "--method", "sasrec", "--seed", "1"]
+    found += ["--compute", '{"device": "cpu", "threads": 1}', "--overrides", json.dumps(changes)]
+    return [*found, "--out", str(folder / "run"), "--checkpoints", str(folder / "checkpoints"), *more]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sequences, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert cli.run(train.main, argv(sequences, folder)) == 0
+    return (folder / "run" / "ranks.npz").read_bytes()
+
+
+def one_error(capfd) -> str:
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error:", "Traceback"))]
+    assert len(lines) == 1 and lines[0].startswith("error:"), lines
+    return lines[0]
+
+
+def failing(number, *, at):
+    """Stand-in for os.replace, by which every output is put in place: fails for names that contain `at`."""
+    original = os.replace
+
+    def replace(source, target):
+        if at in Path(target).name:
+            raise OSError(number, os.strerror(number))
+        original(source, target)
+
+    return replace
+
+
+STEPS = ["epoch-000002", "history.csv", "weights.safetensors", "ranks.npz", "record.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_disk_that_fails_at_any_step(sequences, undisturbed, tmp_path, monkeypatch, capfd, caplog, step, number):
+    """One line, no record, nothing half-written; the same command afterwards goes on to the same ranks."""
+    monkeypatch.setattr(os, "replace", failing(number, at=step))
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 1
+    message = one_error(capfd)
+    assert os.strerror(number) in message and str(tmp_path) in message
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "record.json" not in names and step not in names
+    assert not [name for name in names if name.startswith(".")]
+    monkeypatch.undo()
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert "resumed after epoch" in caplog.text
+    assert (tmp_path / "run" / "ranks.npz").read_bytes() == undisturbed
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 8, 16, 24, 32, 40, 48])
+def test_a_disk_that_is_really_full(sequences, undisturbed, full_disk, capfd, room):
+    """Wherever the room (KiB) ends, the run is finished with the right ranks, or it is one error and no record."""
+    filler = full_disk / "filler"
+    filler.write_bytes(bytes((64 - room) * 1024 - 4096) if room else bytes(60 * 1024))
+    code = cli.run(train.main, argv(sequences, full_disk))
+    record = full_disk / "run" / "record.json"
+    if code:
+        assert "No space left on device" in one_error(capfd)
+        assert not record.exists() and not list((full_disk / "run").glob(".*.*"))
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=4m", str(full_disk)], check=True)
+        assert cli.run(train.main, argv(sequences, full_disk)) == 0
+    assert read_record(record).completed
+    assert (full_disk / "run" / "ranks.npz").read_bytes() == undisturbed
+
+
+def test_a_log_on_a_full_disk_is_no_finished_run(sequences, tmp_path):
+    command = [sys.executable, "-m", "workflow.scripts.train", *argv(sequences, tmp_path)]
+    with open("/dev/full", "w") as full:
+        code = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full).returncode
+    assert code != 0
+
+
+def out_of_memory(*_, **__):
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory (pretended)")
+
+
+def test_out_of_gpu_memory_while_training(sequences, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(harness.run, "fit", out_of_memory)
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0  # the others of the grid go on
+    record = read_record(tmp_path / "run" / "record.json")
+    assert record.status == "out_of_memory" and "batch_size" in record.reason
+    assert "lower model.batch_size" in caplog.text
+
+
+def test_out_of_gpu_memory_while_evaluating_halves_the_batch_and_says_so(caplog):
+    sequences = random_walk(num_users=300, num_items=20)
+    target_U = np.ones(300, dtype=np.int64)
+    sizes = []
+
+    def score(history_BL, user_B, noise):
+        sizes.append(len(user_B))
+        if len(user_B) > 2 * BLOCK:
+            out_of_memory()
+        return torch.arange(21.0).repeat(len(user_B), 1) + user_B[:, None]
+
+    evaluator = Evaluator(sequences, target_U, seed=1, part="test", max_len=5, batch_size=256)
+    ranks = evaluator.ranks(score)
+    assert sizes[:2] == [256, 128] and len(ranks.kept_U) == 300
+    assert f"evaluation goes on with {2 * BLOCK} users at a time" in caplog.text
+
+
+def test_an_evaluation_that_cannot_shrink_further_is_recorded(sequences, tmp_path, monkeypatch):
+    monkeypatch.setattr(Evaluator, "_rank_batch", out_of_memory)
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert read_record(tmp_path / "run" / "record.json").status == "out_of_memory"
+
+
+def test_out_of_time_stops_resumably_with_its_own_exit_code(sequences, undisturbed, tmp_path, capfd):
+    short = {**SMALL, "training": {**SMALL["training"], "time_budget_seconds": 1e-9}}
+    codes = [cli.run(train.main, argv(sequences, tmp_path, short)) for _ in range(2)]
+    assert codes == [train.OUT_OF_TIME] * 2
+    errors = capfd.readouterr().err
+    assert "stopped: wall-clock budget used up" in errors and "Traceback" not in errors
+    assert not (tmp_path / "run" / "record.json").exists()
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert (tmp_path / "run" / "ranks.npz").read_bytes() == undisturbed
+
+
+def test_a_second_process_takes_the_result_of_the_first(sequences, undisturbed, tmp_path):
+    """The training that outlived a killed Snakemake is waited for; its result is not computed again."""
+    command = [sys.executable, "-m", "workflow.scripts.train", *argv(sequences, tmp_path)]
+    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not progress.is_held(tmp_path / "run") and first.poll() is None:
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)  # alive and holding the lock, as long as it suits us
+    second = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    line = second.stderr.readline()
+    while "waiting for it to end" not in line and second.poll() is None:
+        line = second.stderr.readline()
+    assert progress.is_held(tmp_path / "run")
+    first.send_signal(signal.SIGCONT)
+    errors = second.communicate(timeout=120)[1]
+    assert first.wait(timeout=120) == second.returncode == 0
+    first.stderr.close()
+    assert "epoch 1" not in errors, "the second trained although the first had finished"
+    assert (tmp_path / "run" / "ranks.npz").read_bytes() == undisturbed
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda run: flip(run / "ranks.npz", 100), "digest differs"),
+        (lambda run: (run / "ranks.npz").unlink(), "cannot be read"),
+        (lambda run: (run / "record.json").write_text("{"), "not a readable run record"),
+        (
+            lambda run: (run / "record.json").write_text(
+                (run / "record.json").read_text().replace('"HR@10": 0', '"HR@10": 1')
+            ),
+            "metrics are not those of its ranks",
+        ),
+    ],
+)
+def test_verify_names_a_damaged_run_and_deletes_it_if_told(sequences, tmp_path, capsys, spoil, reason):
+    for seed in ("seed1", "seed2"):
+        command = argv(sequences, tmp_path / "toy" / seed)
+        command[command.index("--out") + 1] = str(tmp_path / "runs" / "toy" / "sasrec" / seed)
+        assert cli.run(train.main, command) == 0
+    bad = tmp_path / "runs" / "toy" / "sasrec" / "seed2"
+    spoil(bad)
+    capsys.readouterr()
+    assert cli.run(verify.main, ["--runs", str(tmp_path / "runs")]) == 1
+    printed = capsys.readouterr().out
+    assert reason in printed and str(bad) in printed and "2 runs checked, 1 damaged" in printed
+    assert cli.run(verify.main, ["--runs", str(tmp_path / "runs"), "--delete"]) == 0
+    assert not bad.exists() and (tmp_path / "runs" / "toy" / "sasrec" / "seed1").exists()
+    assert cli.run(verify.main, ["--runs", str(tmp_path / "runs")]) == 0
+
+
+def test_verify_of_no_folder_is_one_error(tmp_path, capfd):
+    assert cli.run(verify.main, ["--runs", str(tmp_path / "absent")]) == 1
+    assert "no such folder" in one_error(capfd)
