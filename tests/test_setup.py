@@ -31,10 +31,12 @@ def locked_versions() -> dict[str, str]:
 
 
 def declared_requirements() -> list[Requirement]:
-    """Return the direct dependencies of pyproject.toml, those for development included."""
+    """Return the direct dependencies of pyproject.toml, those for development included.
+
+    The extra `slurm` is for clusters alone: it is not locked.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"].values()
-    return [Requirement(line) for line in (*project["dependencies"], *(line for extra in extras for line in extra))]
+    return [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"]["dev"])]
 
 
 def conda_versions() -> dict[str, str]:
