@@ -44,7 +44,7 @@ def test_an_address_may_differ_from_its_dataset():
         ({"filter": {"min_user": -1}}, "filter.min_user: -1 is out of range"),
         ({"filter": [5, 5]}, "datasets.own"),
         ({"filter": {"min_user": "five"}}, "datasets.own.filter: min_user: expected int"),
-        ({"expected": {"users": 3}}, "datasets.own: .*items"),
+        ({"expected": {"users": 3}}, "datasets.own.*items"),
         ({"urls": [{"digest": None}]}, "datasets.own.urls: each entry"),
         ({"urls": ["https://x/y"], "digest": "abc"}, "digest: 'abc' is out of range"),
         ({"urls": ["https://x/y"], "digest": "md5:" + "0" * 31}, "digest: "),
