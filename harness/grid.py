@@ -151,6 +151,7 @@ class Grid:
                     "variant_of": self.contestants[cell.method].method.variant_of,
                 }
                 for cell in self.cells
+                if self.contestants[cell.method].method.in_tables
             ],
             "sweeps": [
                 {

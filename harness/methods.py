@@ -44,6 +44,7 @@ class Method:
     summary: str = ""
     variant_of: str | None = None
     reuse_weights: str | None = None
+    in_tables: bool = True  # false: run as a check of the evaluation, but no contestant
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)

@@ -165,3 +165,10 @@ def test_the_plan_lists_every_cell_for_analysis():
     assert plan["datasets"] == {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}}
     names = {cell.method for cell in grid.cells}
     assert {name for each in plan["sweeps"] for name in each["cells"]} <= names
+
+
+def test_a_check_of_the_evaluation_runs_but_competes_in_no_table():
+    """The oracle is a cell of the grid; as a contestant it would be the best of every column."""
+    grid = Grid(config(grid=[{"datasets": ["ml-1m"], "methods": ["floor.oracle", "sasrec"], "seeds": [1]}]))
+    assert {cell.method for cell in grid.cells} == {"floor.oracle", "sasrec"}
+    assert {cell["method"] for cell in grid.plan()["cells"]} == {"sasrec"}
