@@ -85,9 +85,7 @@ def relabel_floor(num_first: int, num_second: int) -> float:
     return (2 if num_first == num_second else 1) / comb(num_first + num_second, num_first)
 
 
-def relabel_p(
-    first_N: Floats, second_M: Floats, rng: np.random.Generator | None = None, draws: int = 9_999
-) -> float:
+def relabel_p(first_N: Floats, second_M: Floats, rng: np.random.Generator | None = None, draws: int = 9_999) -> float:
     """Test whether two unpaired samples share one distribution, two-sided, by exchanging their labels.
 
     The statistic is the difference of means. Exact when C(n + m, n) is at most EXACT_LIMIT, else sampled.

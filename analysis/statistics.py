@@ -133,8 +133,7 @@ def compare_pairs(
     ends = np.cumsum([len(gain) for gain in gains.values()])[:-1]
     drawn = dict(zip(used, np.split(drawn_RN, ends, axis=1), strict=True))
     return [
-        _compare(names, [gains[n] for n in names], [drawn[n] for n in names], rng=rng, level=level)
-        for names in pairs
+        _compare(names, [gains[n] for n in names], [drawn[n] for n in names], rng=rng, level=level) for names in pairs
     ]
 
 
@@ -219,9 +218,7 @@ def _both_t(method_S: Floats, rival_S: Floats, difference_U: Floats, level: floa
 def _checked(name: str, gain_SU: Floats) -> Floats:
     gain_SU = np.asarray(gain_SU, dtype=np.float64)
     if gain_SU.ndim != 2 or 0 in gain_SU.shape or gain_SU.shape[1] < 2:
-        raise ValueError(
-            f"gain of {name} has shape {gain_SU.shape}; expected [seeds, users], two users or more"
-        )
+        raise ValueError(f"gain of {name} has shape {gain_SU.shape}; expected [seeds, users], two users or more")
     if not np.isfinite(gain_SU).all():
         bad = int((~np.isfinite(gain_SU)).sum())
         raise ValueError(f"gain of {name} has {bad} values that are not finite; leave failed runs out")
