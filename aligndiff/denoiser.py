@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aligndiff.config import Config
-from harness.layers import Dropout, PreNormBlock, key_mask, sinusoidal
+from harness.layers import Dropout, PreNormBlock, last_hidden, sinusoidal
+from harness.packing import Packing
 
 TIME_SCALE = 1000.0  # steps are rescaled to 0..1000, as DiffuRec
 EPS = 1e-12  # of the final LayerNorm, as DiffuRec
@@ -34,18 +35,9 @@ class Denoiser(nn.Module):
         scaled_B = step_B * (TIME_SCALE / self.config.num_steps)
         return self.time_outer(F.silu(self.time_inner(sinusoidal(scaled_B, self.config.embedding_dim))))
 
-    def hidden(self, z_BLD: Tensor, history_BL: Tensor) -> Tensor:
-        """Last position after the blocks, before the final LayerNorm.  [B, L, D] -> [B, D]"""
-        if self.config.mask == "keys":
-            mask, gate = key_mask(history_BL), None
-        elif self.config.mask == "queries":
-            # Padded rows attend uniformly to all keys, and no key is hidden: a query times 0 does just that.
-            mask, gate = None, (history_BL > 0)[..., None]
-        else:
-            raise ValueError(f"mask: {self.config.mask!r} is not one of 'keys', 'queries'")
-        for index, block in enumerate(self.blocks):
-            z_BLD = block(z_BLD, mask, gate=gate, last_only=index == len(self.blocks) - 1)
-        return z_BLD[:, -1]
+    def hidden(self, z_ND: Tensor, packing: Packing) -> Tensor:
+        """Newest item after the blocks, before the final LayerNorm.  [N, D] -> [B, D]"""
+        return last_hidden(self.blocks, z_ND, packing, self.config.mask)
 
     def finish(self, hidden_BD: Tensor) -> Tensor:
         """x~_0 from the hidden state; unit variance, always fp32."""

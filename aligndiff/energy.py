@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aligndiff.config import Config
 from harness.layers import Dropout, split_heads
+from harness.packing import Packing
 
 
 class Memory(NamedTuple):
@@ -31,8 +32,8 @@ class Memory(NamedTuple):
 class Energy(nn.Module):
     """E_phi, always computed in fp32: its gradients are small, and they are differentiated once more."""
 
-    def remember(self, token_BLD: Tensor, real_BL: Tensor) -> Memory | None:
-        """What the energy needs of the history [B, L, D], computed once per batch; nothing for an MLP."""
+    def remember(self, token_ND: Tensor, packing: Packing) -> Memory | None:
+        """What the energy needs of the history, computed once per batch; nothing for an MLP."""
         return None
 
     def forward(self, x_BD: Tensor, memory: Memory | None = None) -> Tensor:
@@ -86,10 +87,11 @@ class TransformerEnergy(Energy):
         self.inner, self.outer, self.head = nn.Linear(dim, width), nn.Linear(width, dim), nn.Linear(dim, 1)
         self.dropout = Dropout(config.energy_dropout)
 
-    def remember(self, token_BLD: Tensor, real_BL: Tensor) -> Memory:
+    def remember(self, token_ND: Tensor, packing: Packing) -> Memory:
         """Keys and values of the history, which is given: no gradient into it."""
+        real_BL, token_BLD = packing.padded(token_ND.detach())
         with torch.autocast(token_BLD.device.type, enabled=False):
-            token_BLD = self.norm_attention(token_BLD.detach().to(self.dtype))
+            token_BLD = self.norm_attention(token_BLD.to(self.dtype))
             keys, values = (split_heads(layer(token_BLD), self.num_heads) for layer in (self.key, self.value_layer))
         return Memory(keys, values, real_BL[:, None, None])
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from aligndiff.config import Config
-from harness.layers import Dropout, split_heads
+from harness.layers import Dropout, merge_heads, split_heads
+from harness.packing import Packing
 
 EPS = 1e-12  # of every LayerNorm, as DiffuRec
 
@@ -38,11 +39,6 @@ def readable_keys(real_BL: Tensor, index_B: Tensor, keys: str) -> Tensor:
     if keys == "real":
         return (causal_BL & real_BL) | (position_L == index_B[:, None])
     raise ValueError(f"guidance_keys: {keys!r} is not one of 'real', 'all'")
-
-
-def take(x_BLD: Tensor, index_B: Tensor) -> Tensor:
-    """One position per row.  [B, L, D], [B] -> [B, 1, D]"""
-    return x_BLD[torch.arange(len(x_BLD), device=x_BLD.device), index_B][:, None]
 
 
 class OrthogonalMatrix(nn.Module):
@@ -76,20 +72,44 @@ class Guidance(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=EPS)
         nn.init.constant_(self.norm.weight, config.guidance_gain)
 
-    def place(self, embedded_BLD: Tensor) -> Tensor:
+    def place(self, embedded_ND: Tensor, packing: Packing) -> Tensor:
         """X = E[x] + P, eq 1, with embedding dropout."""
-        return self.embedding_dropout(embedded_BLD + self.positions[-embedded_BLD.shape[1] :])
+        return self.embedding_dropout(embedded_ND + self.positions[len(self.positions) - 1 - packing.age_N])
 
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.outer(F.relu(self.inner(x))))
 
-    def forward(self, embedded_BLD: Tensor, real_BL: Tensor, item_norm: nn.LayerNorm) -> Tensor:
-        """h [B, D] from the embedded history; item_norm is the predictor's, which the released code shares."""
-        index_B = query_index(real_BL, self.config.guidance_index)
-        return self.at(embedded_BLD, real_BL, index_B, item_norm)
+    def forward(self, embedded_ND: Tensor, packing: Packing, item_norm: nn.LayerNorm) -> Tensor:
+        """h [B, D] from the embedded history; item_norm is the predictor's, which the released code shares.
 
-    def at(self, embedded_BLD: Tensor, real_BL: Tensor, index_B: Tensor, item_norm: nn.LayerNorm) -> Tensor:
-        """Features at one position per row; nothing after that position is read."""
+        Features at one position per row; nothing after that position is read.
+        """
+        real = [history_RW > 0 for history_RW in packing.histories]
+        index = [query_index(real_RW, self.config.guidance_index) for real_RW in real]
+        masks = [readable_keys(*pair, self.config.guidance_keys) for pair in zip(real, index, strict=True)]
+        token_B = packing.first_B + torch.cat(index)
+        return self.at(token_B, self.place(embedded_ND, packing), packing, masks, item_norm)
+
+    def at(
+        self, token_B: Tensor, x_ND: Tensor, packing: Packing, masks: list[Tensor], item_norm: nn.LayerNorm
+    ) -> Tensor:
+        """h from the features X at token_B, which may read the tokens that masks allow, [R, W] per group."""
+        raise NotImplementedError
+
+    def attend(
+        self, q_BD: Tensor, k_ND: Tensor, v_ND: Tensor, packing: Packing, masks: list[Tensor], *, scale: float
+    ) -> Tensor:
+        """One query per row reads its row.  -> [B, D]"""
+        heads, read = self.config.guidance_heads, []
+        groups = zip(packing.rows(q_BD), packing.blocks(k_ND), packing.blocks(v_ND), masks, strict=True)
+        for q, k, v, mask_RW in groups:
+            logits_RH1W = split_heads(q, heads) @ split_heads(k, heads).transpose(-1, -2) / scale
+            a_RH1W = logits_RH1W.masked_fill(~mask_RW[:, None, None], -torch.inf).softmax(-1)
+            read.append(self.weigh(self.dropout(a_RH1W), v)[:, 0])
+        return torch.cat(read)
+
+    def weigh(self, a_RH1W: Tensor, v_RWD: Tensor) -> Tensor:
+        """Values under attention weights.  -> [R, 1, D]"""
         raise NotImplementedError
 
 
@@ -101,17 +121,17 @@ class OrthogonalGuidance(Guidance):
         self.query_basis = OrthogonalMatrix(config.embedding_dim, config.orthogonal_map)  # U; its column blocks are U_i
         self.key_basis = OrthogonalMatrix(config.embedding_dim, config.orthogonal_map)  # V of eq 3
 
-    def at(self, embedded_BLD: Tensor, real_BL: Tensor, index_B: Tensor, item_norm: nn.LayerNorm) -> Tensor:
-        x = self.place(embedded_BLD)
-        x_last = take(x, index_B)
-        q = split_heads(self.query(x_last) @ self.query_basis(), self.config.guidance_heads)
-        k = split_heads(self.key(x) @ self.key_basis(), self.config.guidance_heads)
-        logits_BH1L = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        mask_BL = readable_keys(real_BL, index_B, self.config.guidance_keys)
-        a_BH1L = logits_BH1L.masked_fill(~mask_BL[:, None, None], -torch.inf).softmax(-1)
-        # eq 3: the value is not split by head, so the heads' attention weights add up.
-        y = self.dropout(a_BH1L).sum(1) @ self.value(x) + x_last
-        return self.norm(y + self.feed_forward(y))[:, 0]  # eq 4
+    def at(
+        self, token_B: Tensor, x_ND: Tensor, packing: Packing, masks: list[Tensor], item_norm: nn.LayerNorm
+    ) -> Tensor:
+        x_BD = x_ND[token_B]
+        q_BD, k_ND = self.query(x_BD) @ self.query_basis(), self.key(x_ND) @ self.key_basis()
+        scale = math.sqrt(self.config.embedding_dim / self.config.guidance_heads)
+        y_BD = self.attend(q_BD, k_ND, self.value(x_ND), packing, masks, scale=scale) + x_BD
+        return self.norm(y_BD + self.feed_forward(y_BD))  # eq 4
+
+    def weigh(self, a_RH1W: Tensor, v_RWD: Tensor) -> Tensor:
+        return a_RH1W.sum(1) @ v_RWD  # eq 3: the value is not split by head, so the heads' attention weights add up
 
 
 class OrdinaryGuidance(Guidance):
@@ -123,19 +143,20 @@ class OrdinaryGuidance(Guidance):
             nn.LayerNorm(config.embedding_dim) for _ in range(3)
         )
 
-    def at(self, embedded_BLD: Tensor, real_BL: Tensor, index_B: Tensor, item_norm: nn.LayerNorm) -> Tensor:
-        context = self.place(embedded_BLD)
-        is_real_B11 = real_BL.gather(1, index_B[:, None])[..., None]
-        query = self.norm_query(item_norm(take(context, index_B)) * is_real_B11)
-        heads = self.config.guidance_heads
-        q, k, v = (split_heads(x, heads) for x in (self.query(query), self.key(context), self.value(context)))
-        logits_BH1L = q @ k.transpose(-1, -2) / math.sqrt(self.config.embedding_dim)
-        mask_BL = readable_keys(real_BL, index_B, self.config.guidance_keys)
-        a_BH1L = self.dropout(logits_BH1L.masked_fill(~mask_BL[:, None, None], -torch.inf).softmax(-1))
-        y = self.norm_attention((a_BH1L @ v).transpose(1, 2).flatten(-2) + query)
-        y = self.norm_feed_forward(y + self.feed_forward(y))
+    def at(
+        self, token_B: Tensor, x_ND: Tensor, packing: Packing, masks: list[Tensor], item_norm: nn.LayerNorm
+    ) -> Tensor:
+        is_real_B1 = (packing.item_N[token_B] > 0)[:, None]
+        query_BD = self.norm_query(item_norm(x_ND[token_B]) * is_real_B1)
+        q_BD, k_ND, v_ND = self.query(query_BD), self.key(x_ND), self.value(x_ND)
+        read_BD = self.attend(q_BD, k_ND, v_ND, packing, masks, scale=math.sqrt(self.config.embedding_dim))
+        y_BD = self.norm_attention(read_BD + query_BD)
+        y_BD = self.norm_feed_forward(y_BD + self.feed_forward(y_BD))
         # Features of padding are multiplied by 0 before the last LayerNorm: h of such a row is that norm's bias.
-        return self.norm(y * is_real_B11)[:, 0]
+        return self.norm(y_BD * is_real_B1)
+
+    def weigh(self, a_RH1W: Tensor, v_RWD: Tensor) -> Tensor:
+        return merge_heads(a_RH1W @ split_heads(v_RWD, self.config.guidance_heads))
 
 
 def make_guidance(config: Config) -> Guidance | None:

@@ -18,11 +18,12 @@ from aligndiff.probe import correction_terms, inspect
 from harness.compute import Compute
 from harness.learner import SingleLossLearner
 from harness.losses import softmax_cross_entropy
+from harness.packing import Packing
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise, derive_seed
 from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences, pad_left
 
-CPU_SLICES = 8  # a step on Beauty, one core: 2.1 s with 1, 0.77 with 4, 0.61 with 8, 0.67 with 16
+CPU_SLICES = 16  # groups of similar length that a training batch is packed in
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TrainingNoise:
     """Everything random in one training step except dropout.
 
     step_B: t in 0..T-1; null_B: whose h becomes the null vector; start, target, energy [B, D]: eps of x_0, x_t, y_s;
-    mix_B: places GAD-GP's interpolates; normal_for(rows, length): standard normal values behind lambda, [B, L, D]
+    mix_B: places GAD-GP's interpolates; normal_for(packing): standard normal values behind lambda, [N, D]
     """
 
     step_B: Tensor
@@ -39,7 +40,7 @@ class TrainingNoise:
     target_BD: Tensor
     energy_BD: Tensor
     mix_B: Tensor
-    normal_for: Callable[[slice, int], Tensor]
+    normal_for: Callable[[Packing], Tensor]
 
 
 class AlignDiffLearner(SingleLossLearner):
@@ -84,18 +85,18 @@ class AlignDiffLearner(SingleLossLearner):
             target_BD=normal(size, dim),
             energy_BD=normal(size, dim),
             mix_B=torch.rand(size, generator=generator, device=device),
-            normal_for=lambda rows, length: normal(rows.stop - rows.start, length, dim),
+            normal_for=lambda packing: normal(len(packing.item_N), dim),
         )
 
     def terms(self, batch: PrefixBatch, noise: TrainingNoise) -> dict[str, Tensor]:
         """L = L_CE + eta L_align, eqs 12 to 14, with what the correction would do at this moment."""
         net, table = self.module, self.module.items.weight
-        target_BD = net.items(batch.target_B)
-        x_BD = self.predict(batch, target_BD, noise)
+        packing, target_BD = batch.packed(self.num_slices), net.items(batch.target_B)
+        x_BD = self.predict(packing, target_BD, noise)
         cross_entropy = softmax_cross_entropy(x_BD, table, batch.target_B, padding=self.config.padding_class)
         if net.energy is None:
             return {"loss": cross_entropy, "cross_entropy": cross_entropy}
-        alignment, extra, score_BD = self.align(batch, x_BD, target_BD, noise)
+        alignment, extra, score_BD = self.align(packing, x_BD, target_BD, noise)
         loss = cross_entropy + self.eta * alignment
         loss = loss if extra is None else loss + extra
         terms = {"loss": loss, "cross_entropy": cross_entropy, "alignment": alignment}
@@ -105,31 +106,23 @@ class AlignDiffLearner(SingleLossLearner):
         terms |= {name: value_B.mean() for name, value_B in applied.items()}
         return terms if extra is None else terms | {"critic": extra}
 
-    def predict(self, batch: PrefixBatch, target_BD: Tensor, noise: TrainingNoise) -> Tensor:
+    def predict(self, packing: Packing, target_BD: Tensor, noise: TrainingNoise) -> Tensor:
         """x~_0 of each sample from its own x_t, eqs 5 to 7.  [B, D]"""
         net, config = self.module, self.config
         x_t_BD = net.target_process.diffuse(net.begin(target_BD, noise.start_BD), noise.step_B, noise.target_BD)
-        noisy_BD = net.noisy(x_t_BD, noise.step_B) if config.diffusion else None
-        groups = list(batch.slices(self.num_slices))
-        # One gather for all groups: each embedding call has a backward pass as large as the item table.
-        embedded_ND = net.items(torch.cat([history_BL.flatten() for _, history_BL in groups]))
-        parts = embedded_ND.split([history_BL.numel() for _, history_BL in groups])
-        predicted = []
-        with parametrize.cached():  # the orthogonal matrices are the same for all groups
-            for (rows, history_BL), part in zip(groups, parts, strict=True):
-                embedded_BLD = part.view(*history_BL.shape, -1)
-                h_BD = net.guide(embedded_BLD, history_BL)
-                if h_BD is not None:
-                    h_BD = torch.where(noise.null_B[rows, None], net.null, h_BD)
-                z_BLD = net.modulate(net.tokens(embedded_BLD), h_BD)
-                if noisy_BD is not None:
-                    normal_BLD = noise.normal_for(rows, history_BL.shape[1])
-                    z_BLD = z_BLD + (config.lambda_mean + config.lambda_std * normal_BLD) * noisy_BD[rows, None]
-                predicted.append(net.denoiser.finish(net.denoiser.hidden(z_BLD, history_BL)))
-        return torch.cat(predicted)
+        embedded_ND = net.items(packing.item_N)
+        with parametrize.cached():  # the orthogonal matrices are made once
+            h_BD = net.guide(embedded_ND, packing)
+        if h_BD is not None:
+            h_BD = torch.where(noise.null_B[:, None], net.null, h_BD)
+        z_ND = net.modulate(net.tokens(embedded_ND), h_BD, packing)
+        if config.diffusion:
+            lambda_ND = config.lambda_mean + config.lambda_std * noise.normal_for(packing)
+            z_ND = z_ND + lambda_ND * packing.spread(net.noisy(x_t_BD, noise.step_B))
+        return net.denoiser.finish(net.denoiser.hidden(z_ND, packing))
 
     def align(
-        self, batch: PrefixBatch, x_BD: Tensor, target_BD: Tensor, noise: TrainingNoise
+        self, packing: Packing, x_BD: Tensor, target_BD: Tensor, noise: TrainingNoise
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """The term weighted by eta, a critic's own loss if there is one, and S(x~_0) without its graph."""
         net, config = self.module, self.config
@@ -137,8 +130,7 @@ class AlignDiffLearner(SingleLossLearner):
         sigma2_B = net.energy_process.noise_std[noise.step_B].square()
         memory = None
         if config.energy == "transformer":
-            history_BL = batch.history_BL
-            memory = net.energy.remember(net.tokens(net.items(history_BL).detach()), history_BL > 0)
+            memory = net.energy.remember(net.tokens(net.items(packing.item_N).detach()), packing)
         if config.alignment == "score_matching":
             twice = None if memory is None else memory.repeat(2)
             both = score(net.energy, torch.cat([x_BD.float(), y_BD.float()]), twice, create_graph=True)
@@ -181,15 +173,22 @@ class AlignDiffLearner(SingleLossLearner):
 
     def represent(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
         """The generated x^_0 of each user, whose inner products with the item table are the scores.  [B, D]"""
-        with torch.no_grad(), self.compute.autocast():
-            history_BL = self.prepare(history_BL, noise)
-            return sampler.generate(self.module, history_BL, self.guide(history_BL, user_B), noise).float()
+        return torch.cat([generated.float() for generated in self._parts(sampler.generate, history_BL, user_B, noise)])
 
     def probe(self, history_BL: Tensor, target_B: Tensor, user_B: Tensor, noise: UserNoise) -> dict[str, Tensor]:
         """Per-user values [B] of what correction, guidance and chain do for held-out targets."""
-        with torch.no_grad(), self.compute.autocast():
-            history_BL = self.prepare(history_BL, noise)
-            return inspect(self.module, history_BL, self.guide(history_BL, user_B), target_B, noise)
+        parts = list(self._parts(inspect, history_BL, user_B, noise, target_B))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _parts(
+        self, function: Callable[..., Any], history_BL: Tensor, user_B: Tensor, noise: UserNoise, *per_user: Tensor
+    ) -> Iterator[Any]:
+        """function(net, packing, h, noise, ...) for one part of the users after the other."""
+        history_BL = self.prepare(history_BL, noise)
+        for rows, packing, own in noise.parts(history_BL, trim=not self.config.reads_padding):
+            with torch.no_grad(), self.compute.autocast():
+                h_BD = self.guide(packing, user_B[rows])
+                yield function(self.module, packing, h_BD, own, *(value_B[rows] for value_B in per_user))
 
     def prepare(self, history_BL: Tensor, noise: UserNoise) -> Tensor:
         """Shuffle the order if this is that control; pad to full width if padding is read."""
@@ -201,14 +200,14 @@ class AlignDiffLearner(SingleLossLearner):
             raise ValueError(f"history_order: {self.config.history_order!r} is not one of 'kept', 'shuffled'")
         return pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL
 
-    def guide(self, history_BL: Tensor, user_B: Tensor) -> Tensor | None:
+    def guide(self, packing: Packing, user_B: Tensor) -> Tensor | None:
         """h of the user's own history, or in that control of another user's training items, fixed by the seed."""
         if self.config.guidance_of == "another":
             history_BL = self.data.histories(self.another(user_B), self.max_len)
-            history_BL = pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL
+            packing = Packing([pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL])
         elif self.config.guidance_of != "self":
             raise ValueError(f"guidance_of: {self.config.guidance_of!r} is not one of 'self', 'another'")
-        return self.module.guide(self.module.items(history_BL), history_BL)
+        return self.module.guide(self.module.items(packing.item_N), packing)
 
     def another(self, user_B: Tensor) -> Tensor:
         """A user other than oneself: everyone's successor on one random circle through all users."""

@@ -11,6 +11,7 @@ from aligndiff.denoiser import Denoiser
 from aligndiff.energy import make_energy
 from aligndiff.guidance import make_guidance
 from harness.layers import Dropout
+from harness.packing import Packing
 
 EPS = 1e-12  # of the tokens' LayerNorm, as DiffuRec
 
@@ -33,17 +34,17 @@ class AlignDiff(nn.Module):
         self.target_process, self.energy_process = schedule.target_process(config), schedule.energy_process(config)
         self.alpha_0 = schedule.alpha_0(config)
 
-    def tokens(self, embedded_BLD: Tensor) -> Tensor:
-        """e_i of eq 7: LayerNorm after dropout of the embedded history."""
-        return self.item_norm(self.item_dropout(embedded_BLD))
+    def tokens(self, embedded: Tensor) -> Tensor:
+        """e_i of eq 7: LayerNorm after dropout of the embedded history.  [..., D] -> [..., D]"""
+        return self.item_norm(self.item_dropout(embedded))
 
-    def guide(self, embedded_BLD: Tensor, history_BL: Tensor) -> Tensor | None:
+    def guide(self, embedded_ND: Tensor, packing: Packing) -> Tensor | None:
         """h [B, D], or None without guidance."""
-        return self.guidance(embedded_BLD, history_BL > 0, self.item_norm) if self.guidance else None
+        return self.guidance(embedded_ND, packing, self.item_norm) if self.guidance else None
 
-    def modulate(self, token_BLD: Tensor, h_BD: Tensor | None) -> Tensor:
+    def modulate(self, token_ND: Tensor, h_BD: Tensor | None, packing: Packing) -> Tensor:
         """(1 + h) e_i of eq 7; e_i without guidance."""
-        return token_BLD if h_BD is None else (1 + h_BD)[:, None] * token_BLD
+        return token_ND if h_BD is None else packing.spread(1 + h_BD) * token_ND
 
     def noisy(self, x_t_BD: Tensor, step_B: Tensor) -> Tensor:
         """x_t + d_t of eq 7."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from aligndiff import losses, sampler
 from aligndiff.energy import Memory, score
 from aligndiff.network import AlignDiff
+from harness.packing import Packing
 from harness.streams import UserNoise
 
 
@@ -35,7 +36,7 @@ def relative_change(new_BD: Tensor, old_BD: Tensor) -> Tensor:
 
 
 def inspect(
-    net: AlignDiff, history_BL: Tensor, h_BD: Tensor | None, target_B: Tensor, noise: UserNoise
+    net: AlignDiff, packing: Packing, h_BD: Tensor | None, noise: UserNoise, target_B: Tensor
 ) -> dict[str, Tensor]:
     """Values [B] at inference for known targets, besides those of `correction_terms` and `energy_terms`.
 
@@ -45,14 +46,14 @@ def inspect(
     guidance_change: relative change of a conditional pass without them when h is replaced by the null condition
     """
     trace: sampler.Trace = []
-    final_BD = sampler.generate(net, history_BL, h_BD, noise, trace)
+    final_BD = sampler.generate(net, packing, h_BD, noise, trace)
     logit_BI, embedding_BD = final_BD.float() @ net.items.weight.float().T, net.items(target_B)
     result = {"padding_above": (logit_BI[:, :1] >= logit_BI.gather(1, target_B[:, None]))[:, 0].float()}
     if not net.config.padding_class:
         logit_BI[:, 0] = -torch.inf
     result["cross_entropy"] = F.cross_entropy(logit_BI, target_B, reduction="none")
-    predict = sampler.Predictor(net, history_BL, h_BD)
-    result["chain_change"] = relative_change(trace[-1][0], predict(None, None))
+    predict = sampler.Predictor(net, packing, h_BD)
+    result["chain_change"] = relative_change(trace[-1][0], predict(None))
     if h_BD is not None:
         unconditional_BD = predict.alone(predict.unconditional())
         result["guidance_change"] = relative_change(unconditional_BD, predict.alone(predict.branches[0]))
@@ -60,7 +61,7 @@ def inspect(
         applied = [correction_terms(before, after - before, embedding_BD) for before, after in trace]
         for name, last_B in applied[-1].items():
             result |= {name: torch.stack([terms[name] for terms in applied]).mean(0), f"{name}_last": last_B}
-        memory = net.energy.remember(predict.token_BLD, history_BL > 0)
+        memory = net.energy.remember(predict.token_ND, packing)
         result |= energy_terms(net, memory, trace[-1][0], embedding_BD, noise)
     return result
 

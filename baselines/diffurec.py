@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -25,13 +25,17 @@ from torch import Tensor, nn
 
 from harness.compute import Compute
 from harness.gaussian import GaussianProcess, linear_schedule
-from harness.layers import Dropout, PreNormBlock, key_mask, sinusoidal
+from harness.layers import Dropout, PaddingMask, PreNormBlock, last_hidden, sinusoidal
 from harness.learner import SingleLossLearner
 from harness.losses import softmax_cross_entropy
+from harness.packing import Packing
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
 from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences, pad_left
+
+# Released: a padded query row attends uniformly to all positions, padding included.
+PADDING: Final[dict[str, PaddingMask]] = {"released": "queries", "keys": "keys"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Config:
     learning_rate: float = 1e-3
     decay_every: int = 100  # epochs between multiplications of the learning rate by decay
     decay: float = 0.1
-    length_slices: int = 8  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
+    length_slices: int = 16  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
 
     def __post_init__(self) -> None:
         positive = ("embedding_dim", "num_blocks", "num_heads", "max_len", "num_steps", "batch_size", "decay_every")
@@ -95,27 +99,18 @@ class Network(nn.Module):
             for layer in (block.attention.output, block.feed_forward.inner, block.feed_forward.outer):
                 nn.init.xavier_normal_(layer.weight)
 
-    def tokens(self, history_BL: Tensor) -> Tensor:
-        """What does not depend on t: item vectors after dropout and LayerNorm (in this order).  [B, L, D]"""
-        return self.norm_items(self.embedding_dropout(self.items(history_BL)))
+    def tokens(self, item_N: Tensor) -> Tensor:
+        """What does not depend on t: item vectors after dropout and LayerNorm (in this order).  [N] -> [N, D]"""
+        return self.norm_items(self.embedding_dropout(self.items(item_N)))
 
     def time_embedding(self, t_B: Tensor) -> Tensor:
         """[B] steps 0..T-1, rescaled to 0..1000 before the sinusoid -> [B, D]"""
         return self.time(sinusoidal(t_B * (1000 / self.config.num_steps), self.config.embedding_dim))
 
-    def forward(self, tokens_BLD: Tensor, history_BL: Tensor, mixed_BLD: Tensor | None) -> Tensor:
+    def forward(self, token_ND: Tensor, packing: Packing, mixed_ND: Tensor | None) -> Tensor:
         """Clean target from tokens plus what the noisy target adds to each.  -> [B, D]"""
-        x = tokens_BLD if mixed_BLD is None else tokens_BLD + mixed_BLD
-        if self.config.mask == "keys":
-            mask, gate = key_mask(history_BL), None
-        elif self.config.mask == "released":
-            # A padded query row attends uniformly to all positions: the same as a query of zeros without any mask.
-            mask, gate = None, (history_BL > 0)[..., None]
-        else:
-            raise ValueError(f"mask: {self.config.mask!r} is not one of 'released', 'keys'")
-        for index, block in enumerate(self.blocks):
-            x = block(x, mask, gate=gate, last_only=index == len(self.blocks) - 1)
-        return self.norm(self.dropout(x[:, -1]))
+        x_ND = token_ND if mixed_ND is None else token_ND + mixed_ND
+        return self.norm(self.dropout(last_hidden(self.blocks, x_ND, packing, PADDING[self.config.mask])))
 
 
 class DiffuRec(SingleLossLearner):
@@ -143,13 +138,12 @@ class DiffuRec(SingleLossLearner):
 
     def loss(self, batch: PrefixBatch) -> dict[str, Tensor]:
         """Cross-entropy of the predicted x_0 against all items; nothing else."""
-        signal_BD = self._noisy_target(batch.target_B) if self.config.diffusion else None
-        predictions = []
-        for rows, history_BL in batch.slices(self.slices):
-            mixed = None if signal_BD is None else self._lambda(history_BL) * signal_BD[rows, None]
-            predictions.append(self.module(self.module.tokens(history_BL), history_BL, mixed))
+        packing = batch.packed(self.slices)
+        mixed_ND = None
+        if self.config.diffusion:
+            mixed_ND = self._lambda(packing) * packing.spread(self._noisy_target(batch.target_B))
+        query_BD = self.module(self.module.tokens(packing.item_N), packing, mixed_ND)
         table = self.module.items.weight
-        query_BD = torch.cat(predictions)
         return {"loss": softmax_cross_entropy(query_BD, table, batch.target_B, padding=self.config.padding_class)}
 
     def _noisy_target(self, target_B: Tensor) -> Tensor:
@@ -160,10 +154,10 @@ class DiffuRec(SingleLossLearner):
         noise_BD = torch.randn(target_BD.shape, generator=generator, device=generator.device)
         return self.process.diffuse(target_BD, t_B, noise_BD) + self.module.time_embedding(t_B)
 
-    def _lambda(self, history_BL: Tensor) -> Tensor:
-        """lambda ~ N(delta, delta) per sample, position and feature; the second delta is a standard deviation."""
+    def _lambda(self, packing: Packing) -> Tensor:
+        """lambda ~ N(delta, delta) per token and feature; the second delta is a standard deviation.  [N, D]"""
         generator = self.streams.torch("lambda", self.compute.device)
-        shape = (*history_BL.shape, self.config.embedding_dim)
+        shape = (len(packing.item_N), self.config.embedding_dim)
         draw = torch.randn(shape, generator=generator, device=generator.device)
         return draw.mul_(self.config.delta).add_(self.config.delta)
 
@@ -174,22 +168,27 @@ class DiffuRec(SingleLossLearner):
         """The generated x_0 of each user, before it is compared with items.  [B, D]"""
         if self.config.mask == "released":
             history_BL = pad_left(history_BL, self.max_len)
+        parts = noise.parts(history_BL, trim=self.config.mask == "keys")
         with self.compute.autocast():
-            tokens_BLD = self.module.tokens(history_BL)
-            if not self.config.diffusion:
-                return self.module(tokens_BLD, history_BL, None).float()
-            return self._reverse(tokens_BLD, history_BL, noise)
+            return torch.cat([self._generate(packing, own) for _, packing, own in parts])
 
-    def _reverse(self, tokens_BLD: Tensor, history_BL: Tensor, noise: UserNoise) -> Tensor:
+    def _generate(self, packing: Packing, noise: UserNoise) -> Tensor:
+        token_ND = self.module.tokens(packing.item_N)
+        if not self.config.diffusion:
+            return self.module(token_ND, packing, None).float()
+        return self._reverse(token_ND, packing, noise)
+
+    def _reverse(self, token_ND: Tensor, packing: Packing, noise: UserNoise) -> Tensor:
         """The chain from pure noise: x_{T-1} to x_0 in T predictions.  [B, D]"""
-        dim, length = self.config.embedding_dim, history_BL.shape[1]
+        dim, delta = self.config.embedding_dim, self.config.delta
         x_BD = noise.normal(dim)
         step_std = self.process.beta_T if self.config.variance == "beta" else self.process.posterior.variance
         for t in reversed(range(self.config.num_steps)):
             time_D = self.module.time_embedding(torch.tensor([t], device=x_BD.device))
-            lambda_BLD = noise.normal_per_position(length, dim, full=self.config.mask == "released")
-            mixed_BLD = lambda_BLD.mul_(self.config.delta).add_(self.config.delta).mul_((x_BD + time_D)[:, None])
-            clean_BD = self.module(tokens_BLD, history_BL, mixed_BLD).float()
+            lambda_ND = (
+                noise.normal_per_token(packing, dim, full=self.config.mask == "released").mul_(delta).add_(delta)
+            )
+            clean_BD = self.module(token_ND, packing, lambda_ND.mul_(packing.spread(x_BD + time_D))).float()
             x_BD = self.process.posterior.from_x0[t] * clean_BD + self.process.posterior.from_xt[t] * x_BD
             if t > 0:
                 x_BD = x_BD + float(np.sqrt(step_std[t])) * noise.normal(dim)

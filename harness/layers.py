@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from harness.packing import Packing
+
+PaddingMask = Literal["keys", "queries"]  # what a mask of padding hides, see MultiHeadAttention.packed
 
 
 class Dropout(nn.Module):
@@ -60,7 +65,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropou
     if q.is_cuda or not (dropout.training and dropout.p > 0):
         rate = dropout.p if dropout.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
-    logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    logits = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
     return dropout(logits.softmax(-1)) @ v
@@ -77,7 +82,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 class MultiHeadAttention(nn.Module):
-    """Self-attention with biases and an output projection; queries may be fewer than keys."""
+    """Attention with biases and an output projection; queries may be fewer than keys."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -88,16 +93,39 @@ class MultiHeadAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
         self.dropout = Dropout(dropout)
 
-    def forward(self, query: Tensor, context: Tensor, mask: Tensor | None, gate: Tensor | None = None) -> Tensor:
-        """query [B, Lq, D] reads context [B, L, D].
-
-        gate [B, Lq, 1]: multiplies the projected queries; a query times 0 attends uniformly to all keys.
-        """
-        q = self.query(query)
-        if gate is not None:
-            q = q * gate.to(q.dtype)
-        q, k, v = (split_heads(x, self.num_heads) for x in (q, self.key(context), self.value(context)))
+    def forward(self, query: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """query [B, Lq, D] reads what mask allows of context [B, L, D]."""
+        parts = (self.query(query), *project(context, self.key, self.value))
+        q, k, v = (split_heads(part, self.num_heads) for part in parts)
         return self.output(merge_heads(attend(q, k, v, mask, self.dropout)))
+
+    def packed(self, x_ND: Tensor, packing: Packing, padding: PaddingMask, *, last_only: bool = False) -> Tensor:
+        """Self-attention of packed rows.  [N, D] -> [N, D], or [B, D] if only the newest item of each row asks.
+
+        padding "keys" hides padded keys. "queries" hides none and lets a padded query read all positions uniformly,
+        for which its projection is multiplied by 0.
+        """
+        if last_only:
+            q = self.query(x_ND[packing.last_B])
+            k, v = project(x_ND, self.key, self.value)
+        else:
+            q, k, v = project(x_ND, self.query, self.key, self.value)
+        masks = packing.key_masks
+        if padding == "queries":
+            item = packing.item_N[packing.last_B] if last_only else packing.item_N
+            q, masks = q * (item > 0)[:, None].to(q.dtype), [None] * len(masks)
+        queries = packing.rows(q) if last_only else packing.blocks(q)
+        read = []
+        for *parts, mask in zip(queries, packing.blocks(k), packing.blocks(v), masks, strict=True):
+            heads = (split_heads(part, self.num_heads) for part in parts)
+            read.append(merge_heads(attend(*heads, mask, self.dropout)).flatten(0, 1))
+        return self.output(torch.cat(read))
+
+
+def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """All layers of the same x in one product; what torch's fused in-projection does.  [..., D] -> each [..., D]"""
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return F.linear(x, weight, bias).chunk(len(layers), -1)
 
 
 class FeedForward(nn.Module):
@@ -122,18 +150,19 @@ class PreNormBlock(nn.Module):
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, *, gate: Tensor | None = None, last_only: bool = False) -> Tensor:
-        """[B, L, D] -> [B, L, D], or [B, 1, D] if only the last position will be read."""
-        normed = self.norm_attention(x)
-        if last_only:
-            x, query = x[:, -1:], normed[:, -1:]
-            gate = None if gate is None else gate[:, -1:]
-            mask = mask[:, :, -1:] if mask is not None and mask.shape[2] > 1 else mask
-        else:
-            query = normed
-        x = x + self.dropout(self.attention(query, normed, mask, gate))
+    def forward(self, x_ND: Tensor, packing: Packing, padding: PaddingMask, *, last_only: bool = False) -> Tensor:
+        """[N, D] -> [N, D], or [B, D] if only the newest item of each row will be read."""
+        read = self.attention.packed(self.norm_attention(x_ND), packing, padding, last_only=last_only)
+        x = (x_ND[packing.last_B] if last_only else x_ND) + self.dropout(read)
         x = x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
         return self.dropout(x)
+
+
+def last_hidden(blocks: nn.ModuleList, x_ND: Tensor, packing: Packing, padding: PaddingMask) -> Tensor:
+    """The newest item of each row after all blocks; the last block computes nothing else.  [N, D] -> [B, D]"""
+    for block in blocks[:-1]:
+        x_ND = block(x_ND, packing, padding)
+    return blocks[-1](x_ND, packing, padding, last_only=True)
 
 
 def sinusoidal(steps_B: Tensor, dim: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Most memory for the scores of one chunk of rows: what stays in a CPU's cache, what fills a GPU.
-CHUNK_BYTES: Final = {"cpu": 4 << 20, "cuda": 512 << 20}
+CHUNK_BYTES: Final = {"cpu": 16 << 20, "cuda": 512 << 20}
 
 
 def softmax_cross_entropy(query_ND: Tensor, table_ID: Tensor, target_N: Tensor, *, padding: bool = False) -> Tensor:
@@ -41,20 +41,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_query = torch.empty_like(query_ND)
         grad_table = torch.zeros_like(table_ID)
         chunks = zip(query_ND.split(rows), target_N.split(rows), grad_query.split(rows), strict=True)
+        table = table_ID.to(query_ND.dtype)
         for query, target, grad in chunks:
-            score = (query @ table_ID.T).float()
+            score = (query @ table.T).float()
             if not padding:
                 score[:, 0] = -torch.inf
             target = target[:, None]
             top = score.amax(1, keepdim=True)
             total += (top - score.gather(1, target)).sum()
-            p = score.sub_(top).exp_()
-            mass = p.sum(1, keepdim=True)
-            total += mass.log().sum()
-            p /= mass
-            p.scatter_add_(1, target, -torch.ones_like(mass))
-            grad.copy_(p.to(query.dtype) @ table_ID.to(query.dtype))
-            grad_table += (p.to(query.dtype).T @ query).to(table_ID.dtype)
+            p = score.softmax(1)
+            total -= p.amax(1).log().sum()  # the largest probability is 1 / sum(exp(score - top))
+            p.scatter_add_(1, target, -torch.ones_like(top))
+            p = p.to(query.dtype)
+            grad.copy_(p @ table)
+            grad_table += p.T @ query
         ctx.save_for_backward(grad_query, grad_table)
         return total
 

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.packing import Packing
+
+TOKENS_AT_ONCE = 2048
+
 
 def derive_seed(seed: int, name: str) -> int:
     """Map (seed, name) to a 63-bit seed by SHA-256; Python's own hash() is salted and would differ per process."""
@@ -102,6 +106,38 @@ class UserNoise:
             draw = torch.randn(size, width, dim, generator=generator, device=generator.device)
             draws.append(torch.nn.functional.pad(draw, (0, 0, length - width, 0)) if width < length else draw)
         return draws[0] if len(draws) == 1 else torch.cat(draws)
+
+    def normal_per_token(self, packing: Packing, dim: int, *, full: bool = False) -> torch.Tensor:
+        """The same values for packed users, [N, dim]; groups are the blocks (see `parts`) or one of all users."""
+        if len(packing.histories) != len(self._generators):
+            (history_BL,) = packing.histories
+            return self.normal_per_position(history_BL.shape[1], dim, full=full).flatten(0, 1)
+        return torch.cat(
+            [
+                torch.randn(*history_RW.shape, dim, generator=generator, device=generator.device).flatten(0, 1)
+                for generator, history_RW in zip(self._generators, packing.histories, strict=True)
+            ]
+        )
+
+    def parts(self, history_BL: torch.Tensor, *, trim: bool = True) -> Iterator[tuple[slice, Packing, UserNoise]]:
+        """An evaluation batch in parts of about TOKENS_AT_ONCE tokens, blocks packed and trimmed; a GPU gets it whole.
+
+        A part's activations stay in a CPU's cache. Without `trim` every token of history_BL is kept.
+        """
+        if not history_BL.is_cpu:
+            yield slice(0, len(history_BL)), Packing([history_BL]), self
+            return
+        first, begin, end, pending = 0, 0, 0, []
+        for index, (size, width) in enumerate(zip(self._sizes, self._widths, strict=True)):
+            width = max(1, min(width, history_BL.shape[1])) if trim else history_BL.shape[1]
+            pending.append(history_BL[end : end + size, -width:])
+            end += size
+            if sum(part.numel() for part in pending) >= TOKENS_AT_ONCE or end == len(history_BL):
+                yield slice(begin, end), Packing(pending), self._blocks(slice(first, index + 1))
+                first, begin, pending = index + 1, end, []
+
+    def _blocks(self, chosen: slice) -> UserNoise:
+        return UserNoise(self._generators[chosen], self._sizes[chosen], self._widths[chosen])
 
     @classmethod
     def single(cls, size: int, width: int, *, seed: int = 0, device: str = "cpu") -> UserNoise:

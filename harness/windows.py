@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.packing import Packing
 from harness.split import Sequences
 
 
@@ -80,6 +81,10 @@ class PrefixBatch:
             return
         for rows, width in length_slices(self.length_B, count):
             yield rows, self.history_BL[rows, -width:]
+
+    def packed(self, count: int) -> Packing:
+        """The histories packed in `count` groups of similar length, rows in the order of the batch."""
+        return Packing([history_RW for _, history_RW in self.slices(count)])
 
 
 class PrefixSampler:

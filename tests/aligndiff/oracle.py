@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from harness.packing import Packing
 from harness.windows import pad_left
 
 
@@ -72,7 +73,7 @@ def loss(net, batch, noise, *, eta):
     x_0 = net.alpha_0**0.5 * y + (1 - net.alpha_0) ** 0.5 * noise.start_BD
     x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise.target_BD
     h = torch.where(noise.null_B[:, None], net.null, guidance(net, history)[:, -1])
-    lam = config.lambda_mean + config.lambda_std * noise.normal_for(slice(0, len(t)), config.max_len)
+    lam = config.lambda_mean + config.lambda_std * noise.normal_for(Packing([history])).view(*history.shape, -1)
     x = denoise(net, history, x_t, t, h, lam)
     cross_entropy = F.cross_entropy(x @ net.items.weight[1:].T, batch.target_B - 1)
     alpha_bar_s = torch.from_numpy(net.energy_process.alpha_bar_T)[t][:, None].float()

@@ -6,14 +6,15 @@ import torch
 
 from aligndiff import losses
 from aligndiff.energy import score
+from harness.packing import Packing
 from tests.aligndiff import toys
 
 
 def energy_of(**settings):
     net = toys.learner(**toys.STILL, **settings).module
-    token_BLD = torch.randn(3, 4, 16, generator=torch.Generator().manual_seed(1))
-    real_BL = torch.tensor([[True] * 4, [False] * 2 + [True] * 2, [False] * 3 + [True]])
-    return net.energy, net.energy.remember(token_BLD, real_BL)
+    token_ND = torch.randn(12, 16, generator=torch.Generator().manual_seed(1))
+    history = torch.tensor([[1, 2, 3, 4], [0, 0, 3, 4], [0, 0, 0, 4]])
+    return net.energy, net.energy.remember(token_ND, Packing([history]))
 
 
 KINDS = [{"energy_layers": 3}, {"energy_layers": 6}, {"energy": "transformer"}, {"energy_activation": "elu_gelu"}]
@@ -50,10 +51,10 @@ def test_one_layer_has_the_same_score_everywhere():
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_energy_is_fp32_under_autocast(kind):
     energy, _ = energy_of(**kind)
-    x, token_BLD, real_BL = torch.randn(2, 16), torch.randn(2, 3, 16), torch.ones(2, 3, dtype=torch.bool)
+    x, token_ND, packing = torch.randn(2, 16), torch.randn(6, 16), Packing([torch.ones(2, 3, dtype=torch.long)])
 
     def values():
-        memory = energy.remember(token_BLD, real_BL)
+        memory = energy.remember(token_ND, packing)
         return torch.cat([energy(x, memory), score(energy, x, memory).flatten()])
 
     with torch.autocast("cpu", dtype=torch.bfloat16):

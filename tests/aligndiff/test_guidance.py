@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from aligndiff.guidance import constant_guidance_fraction, query_index
+from aligndiff.guidance import constant_guidance_fraction, query_index, readable_keys
+from harness.packing import Packing
 from harness.split import Sequences, drop_first_item, leave_one_out
 from tests.aligndiff import oracle, toys
+
+
+def guide(net, history):
+    packing = Packing([history])
+    return net.guide(net.items(packing.item_N), packing)
 
 
 def off_identity(matrix):
@@ -44,8 +50,10 @@ def test_guidance_reads_nothing_after_its_position(kind):
     changed[0, 4:] = torch.tensor([9, 10])
 
     def features(items, index):
-        embedded = net.items(items)
-        return net.guidance.at(embedded, items > 0, torch.tensor([index]), net.item_norm)
+        packing = Packing([items])
+        x_ND = net.guidance.place(net.items(packing.item_N), packing)
+        masks = [readable_keys(items > 0, torch.tensor([index]), "real")]
+        return net.guidance.at(packing.first_B + index, x_ND, packing, masks, net.item_norm)
 
     for index in (2, 3):
         torch.testing.assert_close(features(changed, index), features(history, index))
@@ -57,8 +65,11 @@ def test_every_position_matches_the_equations():
     net = toys.learner(**toys.STILL).module
     history = torch.tensor([[0, 0, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]])
     expected = oracle.guidance(net, history)
+    packing = Packing([history])
+    x_ND = net.guidance.place(net.items(packing.item_N), packing)
     for index in range(2, 6):
-        got = net.guidance.at(net.items(history), history > 0, torch.full((2,), index), net.item_norm)
+        masks = [readable_keys(history > 0, torch.full((2,), index), "real")]
+        got = net.guidance.at(packing.first_B + index, x_ND, packing, masks, net.item_norm)
         torch.testing.assert_close(got, expected[:, index], rtol=1e-5, atol=1e-6)
 
 
@@ -66,9 +77,9 @@ def test_padding_is_read_only_where_that_is_chosen():
     history = torch.tensor([[0, 0, 0, 3, 4, 5]])
     for keys, changes in (("real", False), ("all", True)):
         net = toys.learner(guidance_keys=keys, **toys.STILL).module
-        before = net.guide(net.items(history), history)
+        before = guide(net, history)
         net.items.weight.data[0] += 1
-        assert bool((net.guide(net.items(history), history) - before).abs().max() > 1e-5) == changes
+        assert bool((guide(net, history) - before).abs().max() > 1e-5) == changes
 
 
 def test_released_h_is_one_constant_for_short_histories():
@@ -78,13 +89,13 @@ def test_released_h_is_one_constant_for_short_histories():
     history[0, -2:] = torch.tensor([3, 4])
     history[1, -6:] = torch.tensor([7, 8, 9, 10, 11, 12])  # index 5 is still padding in a row of 12
     history[2, -7:] = torch.arange(1, 8)
-    h = net.guide(net.items(history), history)
+    h = guide(net, history)
     torch.testing.assert_close(h[0], h[1], rtol=0, atol=0)
     torch.testing.assert_close(h[0], net.guidance.norm.bias, rtol=0, atol=0)
     assert (h[2] - h[0]).abs().max() > 0.1
     assert constant_guidance_fraction(np.array([2, 6, 7]), width) == pytest.approx(2 / 3)
     mended = toys.learner(variant="released", guidance_index="last", **toys.STILL).module
-    assert (mended.guide(mended.items(history), history).diff(dim=0).abs().max(1).values > 0.1).all()
+    assert (guide(mended, history).diff(dim=0).abs().max(1).values > 0.1).all()
     assert query_index(history > 0, "length").tolist() == [1, 5, 6]
 
 

@@ -16,7 +16,7 @@ def fixed_noise(learner, size):
     """One table of lambda draws for every layout of the batch, right-aligned."""
     table = torch.randn(size, learner.max_len, learner.config.embedding_dim)
     noise = learner.draw(size)
-    return dataclasses.replace(noise, normal_for=lambda rows, length: table[rows, learner.max_len - length :])
+    return dataclasses.replace(noise, normal_for=lambda p: table[p.row_N, learner.max_len - 1 - p.age_N])
 
 
 def gradients(module, value):

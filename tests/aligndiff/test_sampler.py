@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from aligndiff import sampler
+from harness import streams
+from harness.packing import Packing
 from harness.streams import UserNoise
 from tests.aligndiff import oracle, toys
 
@@ -32,9 +34,10 @@ def test_zero_guidance_weight_is_the_conditional_pass():
     learner = toys.learner(guidance_weight=0.0, diffusion=False, correction=0.0)
     net = learner.module.eval()
     history_BL, _ = toys.histories(learner)
-    embedded = net.items(history_BL)
-    z_BLD = net.modulate(net.tokens(embedded), net.guide(embedded, history_BL))
-    conditional = net.denoiser.finish(net.denoiser.hidden(z_BLD, history_BL))
+    packing = Packing([history_BL])
+    embedded = net.items(packing.item_N)
+    z_ND = net.modulate(net.tokens(embedded), net.guide(embedded, packing), packing)
+    conditional = net.denoiser.finish(net.denoiser.hidden(z_ND, packing))
     torch.testing.assert_close(represent(learner), conditional, rtol=1e-5, atol=1e-6)
 
 
@@ -77,7 +80,7 @@ def test_correction_follows_the_gradient_step_by_step():
 def test_a_constant_prediction_comes_out_of_the_chain(monkeypatch):
     learner = toys.learner(correction=0.0)
     constant = torch.randn(5, 16)
-    monkeypatch.setattr(sampler.Predictor, "__call__", lambda self, noisy, lam: constant)
+    monkeypatch.setattr(sampler.Predictor, "__call__", lambda self, mixed: constant)
     torch.testing.assert_close(represent(learner), constant, rtol=0, atol=0)
 
 
@@ -92,14 +95,18 @@ def test_noise_has_the_posterior_standard_deviation():
 def test_lambda_has_mean_and_standard_deviation_delta():
     for spread, std in (("std", 0.04), ("variance", 0.2)):
         net = toys.learner(delta=0.04, lambda_spread=spread, embedding_dim=64).module
-        drawn = sampler.draw_lambda(net, UserNoise.single(500, 12), 12)
+        drawn = sampler.draw_lambda(net, UserNoise.single(500, 12), Packing([torch.ones(500, 12)]))
         assert drawn.mean().item() == pytest.approx(0.04, abs=2e-3)
         assert drawn.std().item() == pytest.approx(std, rel=0.01)
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_chunks_of_rows_do_not_matter(monkeypatch, variant):
-    learner = toys.learner(variant=variant)
-    whole = represent(learner)
-    monkeypatch.setattr(sampler, "TOKENS_AT_ONCE", 1)
-    torch.testing.assert_close(represent(learner), whole, rtol=1e-5, atol=1e-6)
+def test_chunks_of_blocks_do_not_matter(monkeypatch, variant):
+    learner, found = toys.learner(variant=variant), []
+    learner.module.eval()
+    history_BL, user_B = toys.histories(learner, 5)
+    for tokens in (1, 10**6):
+        monkeypatch.setattr(streams, "TOKENS_AT_ONCE", tokens)
+        noise = UserNoise([torch.Generator().manual_seed(seed) for seed in range(3)], [2, 2, 1], [12, 12, 12])
+        found.append(learner.represent(history_BL, user_B, noise))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)

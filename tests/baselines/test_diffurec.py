@@ -13,6 +13,7 @@ from harness.compute import Compute
 from harness.gaussian import GaussianProcess
 from harness.layers import merge_heads, split_heads
 from harness.learner import num_parameters
+from harness.packing import Packing
 from harness.split import Sequences, leave_one_out
 from harness.streams import Streams, UserNoise
 from harness.synthetic import random_walk
@@ -83,7 +84,8 @@ def test_first_loss_on_beauty_is_as_in_the_reference(shared_dir):
 
 
 def encode(one, history, mixed=None):
-    return one(one.tokens(history), history, mixed)
+    packing = Packing([history])
+    return one(one.tokens(packing.item_N), packing, mixed)
 
 
 def still(**changes):
@@ -147,9 +149,9 @@ def test_key_mask_hides_padding_from_every_query():
 def test_dropout_comes_before_the_norm_of_tokens():
     """After dropout and then LayerNorm each token still has mean 0 and variance 1."""
     one = still(embedding_dropout=0.5).train()
-    tokens = one.tokens(torch.arange(1, 30)[None])
-    torch.testing.assert_close(tokens.mean(-1), torch.zeros(1, 29), rtol=0, atol=1e-5)
-    torch.testing.assert_close(tokens.var(-1, unbiased=False), torch.ones(1, 29), rtol=0, atol=1e-4)
+    tokens = one.tokens(torch.arange(1, 30))
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros(29), rtol=0, atol=1e-5)
+    torch.testing.assert_close(tokens.var(-1, unbiased=False), torch.ones(29), rtol=0, atol=1e-4)
 
 
 def test_steps_are_rescaled_before_the_sinusoid():
@@ -160,8 +162,9 @@ def test_steps_are_rescaled_before_the_sinusoid():
 
 
 def test_lambda_has_mean_and_standard_deviation_delta():
-    draw = make(delta=0.001)._lambda(torch.ones(100, 50, dtype=torch.long))
-    assert draw.shape == (100, 50, 16)
+    draw = make(delta=0.001)._lambda(Packing([torch.ones(100, 50, dtype=torch.long)]))
+    assert draw.shape == (5000, 16)
+    draw = draw.view(100, 50, 16)
     assert float(draw.mean()) == pytest.approx(0.001, rel=0.02)
     assert float(draw.std()) == pytest.approx(0.001, rel=0.02)
     assert abs(float(np.corrcoef(draw[:, 0].flatten(), draw[:, 1].flatten())[0, 1])) < 0.1
@@ -203,9 +206,9 @@ def test_a_constant_network_is_returned_exactly(monkeypatch, variance, num_steps
 def test_the_reverse_chain_step_by_step(monkeypatch):
     """x_{t-1} = c1 x0hat + c2 x_t + sqrt(beta_t) noise, from x_T ~ N(0, I), no noise at the last step."""
     learner = make(delta=1.0, mask="keys")
-    tokens, mixed = torch.zeros(2, 3, 16), []
-    monkeypatch.setattr(learner.module, "forward", lambda t, h, m: mixed.append(m) or m.mean(1))
-    history = torch.tensor([[1, 2, 3], [0, 4, 5]])
+    tokens, mixed = torch.zeros(6, 16), []
+    monkeypatch.setattr(learner.module, "forward", lambda t, p, m: mixed.append(m) or m.view(2, 3, 16).mean(1))
+    history = Packing([torch.tensor([[1, 2, 3], [0, 4, 5]])])
     with torch.no_grad():
         found = learner._reverse(tokens, history, UserNoise.single(2, 3, seed=5))
         noise = UserNoise.single(2, 3, seed=5)
@@ -247,7 +250,7 @@ def test_fast_training_equals_plain_training_with_fixed_lambda(monkeypatch):
     fixed = 0.5 + torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
     losses = []
     for learner in quiet_pair():
-        monkeypatch.setattr(learner, "_lambda", lambda history: fixed[-history.shape[1] :].expand(*history.shape, 16))
+        monkeypatch.setattr(learner, "_lambda", lambda packing: fixed[11 - packing.age_N])
         losses.append(learner.loss(first_batch(learner))["loss"].detach())
     torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
     assert abs(float(losses[0] - quiet_pair()[0].loss(first_batch(quiet_pair()[0]))["loss"].detach())) > 1e-3

@@ -15,10 +15,13 @@ from harness.layers import (
     attend,
     causal_key_mask,
     key_mask,
+    last_hidden,
     merge_heads,
+    project,
     sinusoidal,
     split_heads,
 )
+from harness.packing import Packing
 
 
 @pytest.fixture(autouse=True)
@@ -154,58 +157,72 @@ def test_attention_agrees_with_torchs_own_layer():
     close(ours(x, x, key_mask(HISTORY)), expected)
 
 
-def test_a_gate_of_zero_attends_uniformly():
-    layer, x = MultiHeadAttention(8, 2, 0.0), torch.randn(2, 4, 8)
-    gate = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 1]])[..., None]
-    gated, free = layer(x, x, None, gate), layer(x, x, None)
-    uniform = layer.output(layer.value(x).mean(1, keepdim=True)).expand_as(gated)
-    close(gated, torch.where(gate.bool(), free, uniform))
+def test_padded_queries_attend_uniformly():
+    layer, x = MultiHeadAttention(8, 2, 0.0), torch.randn(3, 4, 8)
+    found = layer.packed(x.flatten(0, 1), Packing([HISTORY]), "queries").view_as(x)
+    uniform = layer.output(layer.value(x).mean(1, keepdim=True)).expand_as(x)
+    close(found, torch.where((HISTORY > 0)[..., None], layer(x, x, None), uniform))
 
 
-@pytest.mark.parametrize("mask", [None, key_mask(HISTORY), causal_key_mask(HISTORY)], ids=["none", "keys", "causal"])
-@pytest.mark.parametrize("gated", [False, True])
-def test_last_only_equals_the_last_position_of_the_full_pass(mask, gated):
-    block, x = PreNormBlock(8, 2, 0.3).eval(), torch.randn(3, 4, 8)
-    gate = (HISTORY > 0)[..., None] if gated else None
-    full = block(x, mask, gate=gate)
-    last = block(x, mask, gate=gate, last_only=True)
-    assert last.shape == (3, 1, 8)
-    close(last[:, 0], full[:, -1])
+def test_projections_share_one_product():
+    x, layers = torch.randn(3, 8), [torch.nn.Linear(8, 8) for _ in range(3)]
+    for found, layer in zip(project(x, *layers), layers, strict=True):
+        close(found, layer(x))
 
 
-def test_causal_mask_hides_the_future_and_padding():
+def test_packed_attention_equals_the_padded_one():
+    layer, x = MultiHeadAttention(8, 2, 0.0), torch.randn(3, 4, 8)
+    found = layer.packed(x.flatten(0, 1), Packing([HISTORY]), "keys").view_as(x)
+    close(found, layer(x, x, key_mask(HISTORY)))
+
+
+@pytest.mark.parametrize("padding", ["keys", "queries"])
+def test_last_only_equals_the_last_position_of_the_full_pass(padding):
+    block, x, packing = PreNormBlock(8, 2, 0.3).eval(), torch.randn(12, 8), Packing([HISTORY])
+    last = block(x, packing, padding, last_only=True)
+    assert last.shape == (3, 8)
+    close(last, block(x, packing, padding)[[3, 7, 11]])
+
+
+def test_last_hidden_runs_all_blocks():
+    blocks = torch.nn.ModuleList(PreNormBlock(8, 2, 0.0) for _ in range(3))
+    x, packing = torch.randn(12, 8), Packing([HISTORY])
+    expected = x
+    for block in blocks:
+        expected = block(expected, packing, "keys")
+    close(last_hidden(blocks, x, packing, "keys"), expected[[3, 7, 11]])
+
+
+def test_groups_of_similar_length_equal_one_padded_group():
     block = PreNormBlock(8, 2, 0.0).eval()
-    x = torch.randn(3, 4, 8)
-    expected = block(x, causal_key_mask(HISTORY))
-    future, padding = x.clone(), x.clone()
-    future[:, -1] += 5
-    close(block(future, causal_key_mask(HISTORY))[:, :-1], expected[:, :-1])
-    padding[HISTORY == 0] += 5
-    found = block(padding, causal_key_mask(HISTORY))
-    close(found[HISTORY > 0], expected[HISTORY > 0])
+    rows = HISTORY[[2, 0, 1]]
+    whole, groups = Packing([rows]), Packing([rows[:1, -1:], rows[1:2, -2:], rows[2:]])
+    items = torch.randn(10, 8)
+    close(
+        block(items[groups.item_N], groups, "keys", last_only=True),
+        block(items[whole.item_N], whole, "keys", last_only=True),
+    )
 
 
-@pytest.mark.parametrize("mask_of", [key_mask, causal_key_mask])
-def test_trimmed_equals_padded(mask_of):
-    block, x = PreNormBlock(8, 2, 0.0).eval(), torch.randn(1, 4, 8)
-    close(block(x, mask_of(HISTORY[:1]))[:, 2:], block(x[:, 2:], mask_of(HISTORY[:1, 2:])))
-
-
-def test_a_row_of_padding_stays_finite_under_the_causal_mask():
-    block, x = PreNormBlock(8, 2, 0.0), torch.randn(2, 4, 8)
-    assert torch.isfinite(block(x, causal_key_mask(torch.zeros(2, 4, dtype=torch.long)))).all()
+def test_padding_is_read_only_where_queries_are_masked():
+    block, packing = PreNormBlock(8, 2, 0.0).eval(), Packing([HISTORY])
+    x = torch.randn(12, 8)
+    moved = torch.where((packing.item_N == 0)[:, None], x + 5 * torch.randn(12, 8), x)
+    for padding, same in (("keys", True), ("queries", False)):
+        before, after = (block(each, packing, padding, last_only=True) for each in (x, moved))
+        assert torch.allclose(before[[0, 2]], after[[0, 2]], atol=1e-5) == same
 
 
 def test_a_block_is_pre_norm_with_two_residuals():
-    block, x = PreNormBlock(8, 2, 0.0), torch.randn(2, 4, 8)
-    middle = x + block.attention(F.layer_norm(x, (8,)), F.layer_norm(x, (8,)), None)
+    block, x = PreNormBlock(8, 2, 0.0), torch.randn(3, 4, 8)
+    middle = x + block.attention(F.layer_norm(x, (8,)), F.layer_norm(x, (8,)), key_mask(HISTORY))
     expected = middle + block.feed_forward(F.layer_norm(middle, (8,)))
-    close(block(x, None), expected)
+    close(block(x.flatten(0, 1), Packing([HISTORY]), "keys").view_as(x), expected)
 
 
 def test_a_block_draws_its_last_dropout_over_residual_and_branch_alike():
     """DiffuRec's extra dropout: whole outputs are zeroed, which residual dropouts alone would not do."""
-    y = PreNormBlock(64, 2, 0.5)(torch.randn(8, 16, 64), None)
+    y = PreNormBlock(64, 2, 0.5)(torch.randn(8 * 16, 64), Packing([torch.ones(8, 16)]), "keys")
     assert float((y == 0).float().mean()) == pytest.approx(0.5, abs=0.05)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness import streams
 from harness.digest import ROOT
 from harness.streams import Streams, UserNoise, derive_seed, forked_global_stream
 
@@ -118,6 +119,23 @@ def test_noise_per_position_is_cut_to_a_shorter_window_and_drawn_in_full_on_dema
     assert blocks([1], [2], [9]).normal_per_position(4, 3).shape == (2, 4, 3)
     full = blocks([1], [2], [3]).normal_per_position(8, 3, full=True)
     assert (full != 0).all()
+
+
+@pytest.mark.parametrize("trim", [True, False])
+@pytest.mark.parametrize("tokens", [1, 5, 100])
+def test_packed_users_draw_what_padded_users_draw(monkeypatch, trim, tokens):
+    history = torch.tensor([[0, 0, 0, 1], [0, 0, 1, 2], [0, 0, 0, 3], [0, 1, 2, 3], [1, 2, 3, 4]])
+    seeds, sizes, widths = [1, 2], [3, 2], [2, 4]
+    padded = blocks(seeds, sizes, widths).normal_per_position(4, 2, full=not trim)
+    monkeypatch.setattr(streams, "TOKENS_AT_ONCE", tokens)
+    seen = []
+    for rows, packing, noise in blocks(seeds, sizes, widths).parts(history, trim=trim):
+        drawn = noise.normal_per_token(packing, 2, full=not trim)
+        real = packing.item_N > 0
+        assert torch.equal(drawn[real], padded[rows][history[rows] > 0])
+        assert torch.equal(packing.item_N[packing.last_B], history[rows, -1])
+        seen += range(5)[rows]
+    assert seen == [0, 1, 2, 3, 4]
 
 
 def test_noise_is_standard_normal_and_differs_between_users():
