@@ -46,7 +46,7 @@ from harness.negatives import NegativeSampler
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
-from harness.windows import ResidentSequences, SequenceBatch, SequenceSampler
+from harness.windows import ResidentSequences, SequenceBatch, SequenceSampler, length_slices
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,11 @@ class Config:
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    length_slices: int = 8  # ours: groups of similar length that a batch is encoded in, on a CPU
 
     def __post_init__(self) -> None:
         sizes = ("embedding_dim", "num_blocks", "num_heads", "inner_dim", "max_len", "denoiser_blocks")
-        for name in (*sizes, "num_candidates", "batch_size"):
+        for name in (*sizes, "num_candidates", "batch_size", "length_slices"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
         require(self.embedding_dim % 2 == 0, "embedding_dim", self.embedding_dim, "even numbers (cosines and sines)")
@@ -213,6 +214,7 @@ class CaDiRec(SingleLossLearner):
         data = ResidentSequences.of(view.train, compute.device)
         self.sampler = SequenceSampler(data, max_len=config.max_len, batch_size=config.batch_size, pieces=config.pieces)
         self.negatives = NegativeSampler(data)
+        self.slices = 1 if compute.is_cuda else config.length_slices
 
     def batches(self) -> Iterator[SequenceBatch]:
         return self.sampler.epoch(self.streams.torch("shuffle"))
@@ -228,21 +230,32 @@ class CaDiRec(SingleLossLearner):
             terms["denoising"], views_2BL = self.denoise(batch.input_BL)
             total = total + self.config.denoise_weight * terms["denoising"]
         if self.config.contrast_weight > 0:
-            view_2BD = self.module(views_2BL, detached=True, last_only=True)[:, -1]
-            terms["contrast"] = info_nce(view_2BD.float())
+            view_2BD = [self._summary(view_BL) for view_BL in views_2BL.chunk(2)]
+            terms["contrast"] = info_nce(torch.cat(view_2BD).float())
             total = total + self.config.contrast_weight * terms["contrast"]
         return {"loss": total, **terms}
 
     def recommendation_loss(self, batch: SequenceBatch) -> Tensor:
         """Mean over real positions of the binary or the softmax cross-entropy."""
+        parts = batch.slices(self.slices)
+        hidden_ND = torch.cat([self.module(part.input_BL)[part.target_BL > 0] for part in parts])
         real_BL = batch.target_BL > 0
-        hidden_ND = self.module(batch.input_BL)[real_BL]
         target_N, table = batch.target_BL[real_BL], self.module.items.weight
         if self.config.loss == "softmax":
             return softmax_cross_entropy(hidden_ND, table, target_N)
         negative_N = self.negatives.draw(batch.user_B, (real_BL.shape[1],), self._generator("negatives"))[real_BL]
         scores = [(hidden_ND * self.module.items(item_N)).sum(-1) for item_N in (target_N, negative_N)]
         return binary_cross_entropy(*scores).mean()
+
+    def _groups(self, history_BL: Tensor) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of the groups of similar length."""
+        for rows, width in length_slices((history_BL > 0).sum(1), self.slices):
+            yield rows, slice(-width, None)
+
+    def _summary(self, view_BL: Tensor) -> Tensor:
+        """The last position of each row, from a copy of the item table.  [B, L] -> [B, D]"""
+        groups = [view_BL[group] for group in self._groups(view_BL)]
+        return torch.cat([self.module(group, detached=True, last_only=True)[:, -1] for group in groups])
 
     def denoise(self, history_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Denoising loss of randomly masked positions, and two views with replacements there.  -> scalar, [2 B, L]
@@ -276,9 +289,12 @@ class CaDiRec(SingleLossLearner):
             generator=self._generator("diffusion"),
             device=history_RL.device,
         )
-        x_RLD = self.noisy(self.module.items(history_RL), masked_RL, t_R)
-        hidden_ND = self.module.denoiser(x_RLD, t_R, history_RL > 0)[masked_RL]
-        return (hidden_ND @ self.module.items.weight[1:].T).float()
+        hidden = []
+        for rows, columns in self._groups(history_RL):
+            history, masked, t = history_RL[rows, columns], masked_RL[rows, columns], t_R[rows]
+            x = self.noisy(self.module.items(history), masked, t)
+            hidden.append(self.module.denoiser(x, t, history > 0)[masked])
+        return (torch.cat(hidden) @ self.module.items.weight[1:].T).float()
 
     def noisy(self, clean_BLD: Tensor, masked_BL: Tensor, t_B: Tensor) -> Tensor:
         """x_0, an item vector with a little noise, at all positions; x_t at the masked ones.  [B, L, D]"""

@@ -54,9 +54,10 @@ class Config:
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    length_slices: int = 8  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "num_blocks", "num_heads", "max_len", "batch_size"):
+        for name in ("embedding_dim", "num_blocks", "num_heads", "max_len", "batch_size", "length_slices"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
         for name in ("dropout", "attention_dropout"):
@@ -188,15 +189,17 @@ class STOSA(SingleLossLearner):
         data = ResidentSequences.of(view.train, compute.device)
         self.sampler = SequenceSampler(data, max_len=config.max_len, batch_size=config.batch_size, pieces=config.pieces)
         self.negatives = NegativeSampler(data)
+        self.slices = 1 if compute.is_cuda else config.length_slices
 
     def batches(self) -> Iterator[SequenceBatch]:
         return self.sampler.epoch(self.streams.torch("shuffle"))
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """Mean over real positions of the pairwise or the softmax loss on distances."""
+        parts = [(self.module(part.input_BL), part.target_BL > 0) for part in batch.slices(self.slices)]
+        query_NP = torch.cat([as_point(mean[real], variance[real]) for (mean, variance), real in parts])
         real_BL = batch.target_BL > 0
-        mean_BLD, variance_BLD = self.module(batch.input_BL)
-        query_NP, target_N = as_point(mean_BLD[real_BL], variance_BLD[real_BL]), batch.target_BL[real_BL]
+        target_N = batch.target_BL[real_BL]
         if self.config.loss == "softmax":
             return {"loss": distance_cross_entropy(query_NP, self.module.item_points(), target_N)}
         generator = self.streams.torch("negatives", self.compute.device)

@@ -179,7 +179,7 @@ def test_views_take_one_of_the_best_candidates_at_masked_positions_only():
 
 def test_without_extra_terms_it_is_sasrec_with_binary_cross_entropy():
     """alpha = beta = 0 gives, step for step, the weights of the plain recommender trained by hand."""
-    model, plain = (learner(contrast_weight=0.0, denoise_weight=0.0, dropout=0.2) for _ in range(2))
+    model, plain = (learner(contrast_weight=0.0, denoise_weight=0.0, dropout=0.2, length_slices=1) for _ in range(2))
     optimizer = torch.optim.Adam(plain.module.parameters(), lr=1e-3)
     torch.manual_seed(0)
     for batch in model.batches():
@@ -196,6 +196,20 @@ def test_without_extra_terms_it_is_sasrec_with_binary_cross_entropy():
         optimizer.step()
     for name, value in model.module.state_dict().items():
         torch.testing.assert_close(plain.module.state_dict()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("loss", ["binary", "softmax"])
+def test_length_slices_do_not_change_loss_or_gradients(loss):
+    """Apart from the noise, which is drawn group by group and left out here."""
+    found = []
+    for slices in (1, 4):
+        model = learner(loss=loss, length_slices=slices, mask_rate=0.3, dropout=0.0, denoiser_dropout=0.0)
+        model.noisy = lambda clean_BLD, masked_BL, t_B: clean_BLD
+        terms = model.loss(first_batch(model))
+        terms["loss"].backward()
+        found.append([*(value.detach() for value in terms.values()), *(p.grad for p in model.module.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_last_position_alone_is_the_last_of_all():

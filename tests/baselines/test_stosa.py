@@ -124,6 +124,18 @@ def test_softmax_loss_is_that_of_minus_the_distance():
     torch.testing.assert_close(distance_cross_entropy(query, items, target), expected)
 
 
+@pytest.mark.parametrize("loss", ["pairwise", "softmax"])
+def test_length_slices_do_not_change_loss_or_gradients(loss):
+    found = []
+    for slices in (1, 4):
+        model = learner(loss=loss, length_slices=slices)
+        value = model.loss(next(iter(model.batches())))["loss"]
+        value.backward()
+        found.append([value.detach(), *(p.grad for p in model.module.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_scores_rank_by_distance():
     model = learner()
     history = torch.tensor([[0, 0, 3, 4], [1, 2, 3, 4]])
