@@ -72,8 +72,11 @@ def positive(x: Tensor) -> Tensor:
 
 
 def as_point(mean: Tensor, variance: Tensor) -> Tensor:
-    """Mean beside standard deviation of a diagonal Gaussian; squared distances of such points are W.  -> [..., 2 D]"""
-    return torch.cat([mean, variance.clamp(min=SMALLEST_VARIANCE).sqrt()], dim=-1)
+    """Mean beside standard deviation of a diagonal Gaussian; squared distances of such points are W.  -> [..., 2 D]
+
+    Standard deviations start near 1. Counted from there they are small numbers, and less cancels in products.
+    """
+    return torch.cat([mean, variance.clamp(min=SMALLEST_VARIANCE).sqrt() - 1], dim=-1)
 
 
 def wasserstein(point: Tensor, other: Tensor) -> Tensor:
@@ -84,8 +87,8 @@ def wasserstein(point: Tensor, other: Tensor) -> Tensor:
 def closeness(query: Tensor, key: Tensor) -> Tensor:
     """-W of each query to each key, up to a constant per query.  [..., N, 2 D], [..., M, 2 D] -> [..., N, M]
 
-    The query's own square is left out: softmax and ranking ignore it, and without it less cancels. What is left
-    cancels too much for bf16.
+    The query's own square is left out: softmax and ranking ignore it, and without it less cancels. In fp32, as the
+    distances decide rankings.
     """
     with torch.autocast(query.device.type, enabled=False):
         return 2 * query @ key.transpose(-1, -2) - key.square().sum(-1).unsqueeze(-2)
@@ -224,8 +227,7 @@ def distance_cross_entropy(query_NP: Tensor, points_IP: Tensor, target_N: Tensor
     """Mean cross-entropy of -W over all items, as inner products of vectors one longer."""
     query = torch.cat([2 * query_NP, -torch.ones_like(query_NP[:, :1])], dim=1)
     table = torch.cat([points_IP, points_IP.square().sum(1, keepdim=True)], dim=1)
-    with torch.autocast(query.device.type, enabled=False):
-        return softmax_cross_entropy(query, table, target_N)
+    return softmax_cross_entropy(query, table, target_N)
 
 
 def build(settings: Mapping[str, Any], view: TrainingView, streams: Streams, compute: Compute) -> STOSA:
