@@ -22,8 +22,8 @@ def lines_of(block: Block, *, colour: bool) -> Iterator[str]:
 
     Without colour the best carries an asterisk. A method without a value says why; one that was not run is left out.
     """
-    rows = [row for row in block.rows if row.is_measured]
-    failed = [row for row in block.rows if not row.is_measured and row.cells[0].state != NOT_RUN]
+    rows = [row for row in block.rows + block.others if row.is_measured]
+    failed = [row for row in block.rows + block.others if not row.is_measured and row.cells[0].state != NOT_RUN]
     shown = [[_text(cell, colour) for cell in row.cells] for row in rows]
     widths = [
         max(map(len, [name, *column])) for name, column in zip(block.columns, zip(*shown, strict=True), strict=True)

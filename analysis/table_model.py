@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.load import PROTOCOLS
 from analysis.measured import Cell, as_json
 
+KINDS_OF_ROWS = ("rows", "derived", "others")
+
 
 @dataclass(frozen=True)
 class Row:
-    """One method (or dataset, in Table 1). `method` names mixed runs with their digests in brackets."""
+    """One method (or dataset, in Table 1). `method` names mixed runs with their digests in brackets.
+
+    group: heading over rows that stand beside the paper's, such as floors; empty for the paper's own.
+    """
 
     label: str
     method: str
     cells: tuple[Cell, ...]
+    group: str = ""
 
     @property
     def base(self) -> str:
@@ -26,10 +32,31 @@ class Row:
     def is_measured(self) -> bool:
         return any(cell.value is not None for cell in self.cells)
 
+    @property
+    def runs_text(self) -> str:
+        """How many runs are behind the row, "3 of 5" if some are missing; empty where none was planned."""
+        n, planned = (max(getattr(cell, name) for cell in self.cells) for name in ("n", "planned"))
+        if not planned:
+            return ""
+        return str(n) if n == planned else f"{n} of {planned}"
+
+    def note(self, columns: Sequence[str]) -> str:
+        """What is amiss with the row or what it was compared with, by column where that differs; may be empty."""
+        where: dict[str, list[str]] = {}
+        for column, cell in zip(columns, self.cells, strict=True):
+            where.setdefault(cell.note, []).append(column)
+        if len(where) < 2:
+            return "".join(where)
+        return "; ".join(f"{', '.join(names)}: {note}" for note, names in where.items() if note)
+
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of one dataset under one protocol; `derived` rows follow from the others."""
+    """Rows of one dataset under one protocol.
+
+    `derived` rows follow from `rows`. `others` are not in the paper's table: they stand apart under the headings of
+    their groups, and are never marked best or second.
+    """
 
     dataset: str
     display: str
@@ -37,6 +64,7 @@ class Block:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     derived: tuple[Row, ...] = ()
+    others: tuple[Row, ...] = ()
 
     @property
     def heading(self) -> str:
@@ -45,7 +73,7 @@ class Block:
 
     @property
     def is_measured(self) -> bool:
-        return any(row.is_measured for row in self.rows)
+        return any(row.is_measured for row in self.rows + self.others)
 
     @property
     def has_printed(self) -> bool:
@@ -53,7 +81,22 @@ class Block:
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        return self.rows + self.derived
+        return self.rows + self.derived + self.others
+
+    @property
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """Notes on rows, each once, with the labels of its rows."""
+        found: dict[str, list[str]] = {}
+        for row in self.all_rows:
+            if note := row.note(self.columns):
+                found.setdefault(note, []).append(row.label)
+        return {note: tuple(labels) for note, labels in found.items()}
+
+    @property
+    def groups(self) -> dict[str, tuple[Row, ...]]:
+        """The other rows by their headings."""
+        names = dict.fromkeys(row.group for row in self.others)
+        return {name: tuple(row for row in self.others if row.group == name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -80,10 +123,11 @@ def _block_json(block: Block) -> dict[str, Any]:
     values = {name: getattr(block, name) for name in ("dataset", "display", "protocol")}
     rows = {
         kind: [
-            {"label": row.label, "method": row.method, "cells": [as_json(cell) for cell in row.cells]}
+            {name: getattr(row, name) for name in ("label", "method", "group")}
+            | {"cells": [as_json(cell) for cell in row.cells]}
             for row in getattr(block, kind)
         ]
-        for kind in ("rows", "derived")
+        for kind in KINDS_OF_ROWS
     }
     return values | {"columns": list(block.columns)} | rows
 
@@ -96,7 +140,7 @@ def from_json(values: Mapping[str, Any]) -> Table:
             block["display"],
             block["protocol"],
             tuple(block["columns"]),
-            *(tuple(_row(row) for row in block[kind]) for kind in ("rows", "derived")),
+            *(tuple(_row(row) for row in block[kind]) for kind in KINDS_OF_ROWS),
         )
         for block in values["blocks"]
     )
@@ -109,4 +153,4 @@ def _row(values: Mapping[str, Any]) -> Row:
         Cell(**{k: tuple(v) if isinstance(v, list) else v for k, v in cell.items() if k != "text"})
         for cell in values["cells"]
     ]
-    return Row(values["label"], values["method"], tuple(cells))
+    return Row(values["label"], values["method"], tuple(cells), values["group"])

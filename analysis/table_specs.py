@@ -6,13 +6,19 @@ Table 1 comes from the data and Table 5 from representations; `analysis.tables` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.audit.cells import Cell as PrintedCell
 from analysis.audit.paper_tables import Paper
 from analysis.plan import Plan, Sweep
 
 CLAIMANT = "aligndiff"
+# Headings over rows that are not in the paper's table, in the order in which they are shown.
+OTHER_METHODS = "Methods that the paper does not compare"
+OTHER_SETTINGS = "Baselines under other settings"
+OWN_VARIANTS = "AlignDiff: other readings, variants and controls"
+FLOORS = "Floors: nothing is trained"
+GROUPS = (OTHER_METHODS, OTHER_SETTINGS, OWN_VARIANTS, FLOORS)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,7 @@ class Subject:
     method: str
     display: str
     printed: str | None = None
+    group: str = ""  # one of GROUPS for a row that is not in the paper's table
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ TABLES = (
     TableSpec(
         slug="table2",
         title="Table 2. Main comparison",
-        caption="HR and NDCG in percent over all test users, full ranking.",
+        caption="HR and NDCG in percent over all test users, full ranking. Best and second are marked, and the best "
+        "baseline is sought, among the paper's own rows: ten baselines and AlignDiff. All else is apart and unmarked.",
         subjects=(
             Subject("gru4rec", "GRU4Rec", "GRU4Rec"),
             Subject("caser", "Caser", "Caser"),
@@ -113,7 +121,7 @@ def sweep_spec(sweep: Sweep) -> TableSpec:
     """Describe the numbers behind one panel of Figure 3; the paper prints no readable values there."""
     return TableSpec(
         slug=f"figure3_{sweep.name}",
-        title=f"Figure 3 in numbers: {sweep.field}",
+        title=f"Figure 3 in numbers: {sweep.name}",
         caption=f"{sweep.method} with {sweep.field} varied, everything else as in its configuration.",
         subjects=tuple(
             Subject(name, f"{sweep.field} = {value}") for name, value in zip(sweep.cells, sweep.values, strict=True)
@@ -123,18 +131,27 @@ def sweep_spec(sweep: Sweep) -> TableSpec:
 
 
 def subjects_under(spec: TableSpec, plan: Plan) -> list[Subject]:
-    """Return the rows of a table: others first, the paper's in its order, variants after their origin."""
+    """Return the rows of a table: the paper's in its order, then all others by group."""
+    labels = plan.labels()
     if not spec.takes_others:
         return list(spec.subjects)
     elsewhere = {subject.method for other in TABLES for subject in other.subjects} | plan.swept()
-    others = [cell for name, cell in plan.methods().items() if name not in elsewhere]
     known = {subject.method for subject in spec.subjects}
-    labels = plan.labels()
-    rows = [Subject(cell.method, labels[cell.method]) for cell in others if cell.variant_of not in known]
-    for subject in spec.subjects:
-        rows.append(Subject(subject.method, labels.get(subject.method, subject.display), subject.printed))
-        rows += [Subject(cell.method, labels[cell.method]) for cell in others if cell.variant_of == subject.method]
-    return rows
+    others = [
+        Subject(name, labels[name], group=_group(name, cell.variant_of, known))
+        for name, cell in plan.methods().items()
+        if name not in elsewhere
+    ]
+    own = [replace(subject, display=labels.get(subject.method, subject.display)) for subject in spec.subjects]
+    return own + sorted(others, key=lambda subject: GROUPS.index(subject.group))
+
+
+def _group(method: str, origin: str | None, known: set[str]) -> str:
+    if method.startswith("floor."):
+        return FLOORS
+    if origin == CLAIMANT:
+        return OWN_VARIANTS
+    return OTHER_SETTINGS if origin in known else OTHER_METHODS
 
 
 def printed_cells(paper: Paper, slug: str) -> dict[tuple[str, str, str], PrintedCell]:

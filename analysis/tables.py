@@ -20,7 +20,7 @@ from typing import Any
 from analysis import command, comparisons, mmd_table, table_formats
 from analysis.audit.paper_tables import Paper, load_paper
 from analysis.load import PROTOCOLS, load_runs
-from analysis.measured import Cell, Measurements, marked
+from analysis.measured import NOT_RUN, Cell, Measurements, marked
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
 from analysis.table_specs import (
@@ -80,7 +80,7 @@ def _has_rows(spec: TableSpec, plan: Plan, dataset: str) -> bool:
 
 
 def _block(spec, measured: Measurements, printed, *, dataset, display, protocol, metrics) -> Block:
-    rows = []
+    rows, others = [], []
     for subject in subjects_under(spec, measured.plan):
         beside = [_text(printed.get((dataset, subject.printed, metric))) for metric in metrics]
         for name in measured.runs.methods_of(dataset, subject.method):
@@ -88,11 +88,16 @@ def _block(spec, measured: Measurements, printed, *, dataset, display, protocol,
                 measured.cell(dataset, name, protocol, metric, text)
                 for metric, text in zip(metrics, beside, strict=True)
             ]
-            rows.append(Row(subject.display + name.removeprefix(subject.method), name, tuple(cells)))
-    if dataset not in measured.runs.mixed_data:
-        rows = _marked_rows(rows)
-    derived = (_improvement(rows, printed, measured.plan, dataset, metrics),) if spec.has_improvement else ()
-    return Block(dataset, display, protocol, metrics, tuple(rows), derived)
+            row = Row(subject.display + name.removeprefix(subject.method), name, tuple(cells), subject.group)
+            # What is neither printed nor planned here, such as Table 2's rows on a dataset of one's own, is no row.
+            if any(cell.printed or cell.planned for cell in cells):
+                (others if subject.group else rows).append(row)
+    is_mixed = dataset in measured.runs.mixed_data
+    rows = rows if is_mixed else _marked_rows(rows)
+    has_gain = spec.has_improvement and any(row.base == CLAIMANT for row in rows)
+    claimed = [printed.get((dataset, "AlignDiff", metric)) for metric in metrics]
+    derived = (_improvement(rows, claimed, len(spec.subjects) - 1, is_mixed=is_mixed),) if has_gain else ()
+    return Block(dataset, display, protocol, metrics, tuple(rows), derived, tuple(others))
 
 
 def _marked_rows(rows: list[Row]) -> list[Row]:
@@ -100,33 +105,35 @@ def _marked_rows(rows: list[Row]) -> list[Row]:
     return [replace(row, cells=cells) for row, cells in zip(rows, zip(*columns, strict=True), strict=True)]
 
 
-def _improvement(rows: Sequence[Row], printed, plan: Plan, dataset: str, metrics: Sequence[str]) -> Row:
-    """Relative improvement of AlignDiff's mean over the best baseline's mean, the printed one beside it."""
-    origins = {name: cell.variant_of for name, cell in plan.methods().items()}
-    ours = [row for row in rows if row.method == CLAIMANT]
-    rivals = [row for row in rows if CLAIMANT not in (row.base, origins.get(row.base))]
+def _improvement(rows: Sequence[Row], claimed: Sequence, num_rivals: int, *, is_mixed: bool) -> Row:
+    """Relative improvement of AlignDiff's mean over the best mean of the paper's baselines, the printed one beside it.
+
+    Floors, tuned baselines and controls are no rows of the paper's and take no part.
+    """
+    ours = next((row for row in rows if row.method == CLAIMANT), None)
+    rivals = [row for row in rows if row.base != CLAIMANT]
     cells = []
-    for i, metric in enumerate(metrics):
-        claimed = printed.get((dataset, "AlignDiff", metric))
-        text = claimed.improvement.text if claimed and claimed.improvement else ""
+    for i, printed in enumerate(claimed):
+        text = printed.improvement.text if printed and printed.improvement else ""
         known = [row for row in rivals if row.cells[i].value]
-        if not ours or ours[0].cells[i].value is None or not known:
-            cells.append(Cell(text, state="not run"))
+        if is_mixed or ours is None or ours.cells[i].value is None or not known:
+            cells.append(Cell(text, state="runs saw different data" if is_mixed else NOT_RUN))
             continue
-        cell, best = ours[0].cells[i], max(known, key=lambda row: row.cells[i].value)
+        cell, best = ours.cells[i], max(known, key=lambda row: row.cells[i].value)
         rival = best.cells[i]
+        few = f", the best of {len(known)} measured of {num_rivals}" if len(known) < num_rivals else ""
         cells.append(
             Cell(
                 text,
                 value=100 * (cell.value - rival.value) / rival.value,
                 n=min(cell.n, rival.n),
-                note=f"against {best.label}",
+                note=f"against {best.label}{few}",
                 decimals=1,
                 records=cell.records + rival.records,
                 runs=cell.runs + rival.runs,
             )
         )
-    return Row("Improvement over the best baseline, %", "", tuple(cells))
+    return Row("AlignDiff over the best baseline, %", "", tuple(cells))
 
 
 def _text(cell) -> str:
