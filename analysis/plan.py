@@ -8,9 +8,11 @@
                  "cells": ["aligndiff.omega_0.01", "aligndiff.omega_0.1"]}],
      "datasets": {"beauty": {"display": "Beauty"}},
      "cutoffs": [5, 10, 20],
+     "verdicts": true,
      "configfile": "config/demo.yaml"}
 
-`configfile` is optional and only completes the command that reruns a cell.
+`verdicts` is optional: false where the runs are a demonstration, which judges no claim. `configfile` is optional and
+only completes the command that reruns a cell.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIRED = ("name", "cells", "datasets", "cutoffs")
-OPTIONAL = ("sweeps", "configfile")
+OPTIONAL = ("sweeps", "configfile", "verdicts")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Plan:
     cutoffs: tuple[int, ...]
     sweeps: tuple[Sweep, ...] = ()
     configfile: str | None = None
+    verdicts: bool = True  # whether claims are judged by these runs
 
     def seeds(self, dataset: str, method: str) -> list[int]:
         return [cell.seed for cell in self.cells if (cell.dataset, cell.method) == (dataset, method)]
@@ -124,6 +127,7 @@ def _plan(values: Mapping[str, Any]) -> Plan:
         cutoffs=tuple(int(k) for k in values["cutoffs"]),
         sweeps=tuple(_sweep(sweep) for sweep in values.get("sweeps") or []),
         configfile=values.get("configfile"),
+        verdicts=bool(values.get("verdicts", True)),
     )
 
 

@@ -14,27 +14,32 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
+from markupsafe import Markup, escape
 
 from analysis import command, comparisons, table_formats
 from analysis.figures import FILE as FIGURES_FILE
+from analysis.glance import glance
 from analysis.inventory import duration, list_entries, list_environments
 from analysis.load import PROTOCOLS, Runs, load_runs
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Table
-from analysis.table_specs import CLAIMANT
 from analysis.tables import read_stats
 from harness.record import write_text_atomically
 
 AUDIT_KEYS = ("summary", "findings", "verdicts", "claims")
 SHOWN_METRICS = ("HR@10", "NDCG@10")
+COMPARISON = re.compile(r"on ([\w.-]+), ([\w.-]+) against ([\w.-]*\w)")  # as `analysis.audit.samples.compare` names it
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def render(
             protocols=PROTOCOLS,
             mixed=any(run.group for run in runs.runs) or bool(runs.mixed_data),
             metrics=SHOWN_METRICS,
+            linked=partial(linked, keys=[entry.key for entry in entries]),
         )
     )
 
@@ -93,25 +99,19 @@ def _datasets(runs: Runs, plan: Plan) -> list[str]:
     return list(dict.fromkeys([*plan.datasets, *seen]))
 
 
-def glance(tables: Sequence[Table], tests: pd.DataFrame) -> list[dict[str, Any]]:
-    """Say per dataset what the main table shows: AlignDiff, the best baseline, and the interval of the difference."""
-    table = next((table for table in tables if table.slug == "table2"), None)
-    rows = []
-    for block in table.blocks if table else ():
-        if block.protocol != "kept" or not block.is_measured or "NDCG@10" not in block.columns:
-            continue
-        at = block.columns.index("NDCG@10")
-        ours = next((row for row in block.rows if row.method == CLAIMANT), None)
-        best = max((row for row in block.rows if row.cells[at].value is not None), key=lambda r: r.cells[at].value)
-        line = {"display": block.display, "ours": ours and ours.cells[at], "best": best, "best_cell": best.cells[at]}
-        line["improvement"] = block.derived[0].cells[at] if block.derived else None
-        chosen = (tests["dataset"] == block.dataset) & (tests["metric"] == "NDCG@10")
-        rivals = tests[chosen & (tests["family"] == "baselines")]
-        if len(rivals):
-            rival = rivals.loc[rivals["rival_mean"].idxmax()]
-            line["rival"] = {name: None if pd.isna(value) else value for name, value in rival.items()}
-        rows.append(line)
-    return rows
+def linked(text: str, keys: Sequence[str]) -> Markup:
+    """Escape a sentence and let the methods of a comparison in it lead to their first runs."""
+
+    def link(match: re.Match[str]) -> str:
+        dataset, *methods = match.groups()
+        return f"on {dataset}, {' against '.join(_link(dataset, method, keys) for method in methods)}"
+
+    return Markup(COMPARISON.sub(link, str(escape(text))))
+
+
+def _link(dataset: str, method: str, keys: Sequence[str]) -> str:
+    first = next((key for key in keys if key.startswith(f"{dataset}/{method}/")), None)
+    return f'<a href="#{quote(first)}">{method}</a>' if first else method
 
 
 def test_groups(tests: pd.DataFrame, plan: Plan) -> list[dict[str, Any]]:
@@ -159,6 +159,7 @@ def audit_context(audit: Mapping[str, Any]) -> dict[str, Any]:
         "lines": audit["summary"]["lines"],
         "kinds": audit["summary"].get("kinds", {}),
         "verdicts": verdicts,
+        "thresholds": audit.get("thresholds"),
         "findings": [(kind, [f for f in audit["findings"] if f["kind"] == kind]) for kind in kinds],
     }
 

@@ -139,7 +139,7 @@ class Grid:
         return json.dumps(asdict(self.compute), sort_keys=True)
 
     def plan(self) -> dict[str, Any]:
-        """What analysis needs to know: expected cells, display names, sweeps, cut-offs."""
+        """What analysis needs to know: expected cells, display names, sweeps, cut-offs, whether claims are judged."""
         return {
             "name": self.config["name"],
             "cells": [
@@ -165,4 +165,5 @@ class Grid:
             ],
             "datasets": {name: {"display": self.config["datasets"][name]["display"]} for name in self.datasets},
             "cutoffs": self.config["analysis"]["cutoffs"],
+            "verdicts": self.config["analysis"].get("audit", {}).get("verdicts", True),
         }

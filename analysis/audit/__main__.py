@@ -6,8 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from analysis import command
 from analysis.audit import report
 from analysis.audit.long_format import read_table
 from analysis.audit.paper_audit import Audit, audit_paper
@@ -20,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,6 +82,9 @@ def _with_runs(arguments: argparse.Namespace) -> Audit:
     runs = load_runs(arguments.runs, skip_corrupt=arguments.skip_corrupt)
     mmd = read_folder(arguments.mmd, runs) if arguments.mmd else []
     paper = load_paper()
+    if not plan.verdicts:
+        audit = audit_paper(paper)
+        return replace(audit, title=f"{audit.title}; plan '{plan.name}' is a demonstration and judges nothing")
     return against_runs(audit_paper(paper), paper, Samples(runs, plan, thresholds, mmd), _statistics(arguments.data))
 
 
@@ -126,4 +133,4 @@ def _print(audit: Audit) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(main))

@@ -90,8 +90,10 @@ def contrasts_of(question: Question, samples: Samples) -> list[Contrast]:
 def verdict(claim: str, judged: Judgement, size: int, samples: Samples) -> Verdict:
     """Make the verdict on a family of comparisons, with the numbers of the one that decided."""
     decisive = judged.decisive
+    family = f"the claim's {size} comparisons, run or not" if size else ""
     if decisive is None:
-        return Verdict(claim, "runs", judged.status, judged.because, rule=samples.thresholds.text)
+        rule = samples.thresholds.text
+        return Verdict(claim, "runs", judged.status, judged.because, family=family, rule=rule)
     assert decisive.low is not None and decisive.high is not None
     return Verdict(
         claim=claim,
@@ -102,6 +104,6 @@ def verdict(claim: str, judged: Judgement, size: int, samples: Samples) -> Verdi
         interval=(decisive.low, decisive.high),
         p=decisive.corrected,
         runs=decisive.seeds,
-        family=f"the claim's {size} comparisons, run or not",
+        family=family,
         rule=samples.thresholds.text,
     )

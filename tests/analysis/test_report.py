@@ -156,6 +156,50 @@ def test_the_audit_opens_the_page(small, tmp_path):
     assert "It is best &lt;script&gt;" in text and EVIL not in text and "undecided" in text
 
 
+def audit_file(folder, **values):
+    path = folder / "findings.json"
+    blank = {"summary": {"lines": [], "kinds": {}}, "findings": [], "verdicts": [], "claims": []}
+    path.write_text(json.dumps(blank | values))
+    return path
+
+
+def test_verdicts_from_runs_stand_beside_their_rule_and_their_runs(small, tmp_path):
+    because = "Weakest: HR@10 on beauty, aligndiff against sasrec: +1.0."
+    verdict = {"claim": "c1", "basis": "runs", "status": "holds", "because": because, "runs": 2, "p": 0.01}
+    audit = audit_file(
+        tmp_path,
+        verdicts=[verdict | {"family": "the claim's 180 comparisons, run or not"}],
+        claims=[{"id": "c1", "source": "abstract", "statement": "It is best."}],
+        thresholds={"alpha": 0.05, "margin_percent": 5.0, "least_seeds": 2},
+    )
+    text = written(*small, audit=audit)
+    rule = text[text.index('<div class="rule">') :].split("</div>")[0]
+    assert "below 0.05" in rule and "within 5 %" in rule and "needs 2 completed runs" in rule and "Holm" in rule
+    assert "corrected p 0.010; Holm over the claim&#39;s 180 comparisons" in text
+    assert '<a href="#beauty/aligndiff/seed1">aligndiff</a> against <a href="#beauty/sasrec/seed1">sasrec</a>' in text
+
+
+def test_a_demonstration_says_that_it_judges_nothing(grid, tmp_path):
+    grid.write("aligndiff", 1)
+    text = written(grid, grid.plan([("aligndiff", 1)], verdicts=False), audit=audit_file(tmp_path))
+    assert "its models are too small and too briefly trained to judge the paper by" in text
+    assert "How a claim is judged by runs" not in text
+    assert "too briefly trained" not in written(grid, grid.plan([("aligndiff", 1)]))
+
+
+def test_the_first_table_compares_with_the_papers_baselines_and_names_the_rest_apart(grid):
+    for method, ranks in (("aligndiff", (1, 3, 7, 50)), ("sasrec", (6, 7, 30, 50)), ("sasrec.tuned", (1, 1, 1, 1))):
+        for seed in (1, 2):
+            grid.write(method, seed, tuple(rank + seed - 1 for rank in ranks))
+    text = written(grid, grid.plan([(m, s) for m in ("aligndiff", "sasrec", "sasrec.tuned") for s in (1, 2)]))
+    line = text[text.index("<caption>NDCG@10") :].split("</table>")[0]
+    assert ">sasrec: " in line and ">sasrec.tuned: " in line
+    assert 'href="#tests/beauty/NDCG%4010/aligndiff/sasrec"' in line and "Holm over 2" in line
+    row = text[text.index('<tr id="tests/beauty/NDCG@10/aligndiff/sasrec">') :].split("</tr>")[0]
+    for run in ("aligndiff/seed1", "aligndiff/seed2", "sasrec/seed1", "sasrec/seed2"):
+        assert f'href="#beauty/{run}"' in row
+
+
 def test_a_damaged_audit_or_figure_list_is_named(small, tmp_path):
     path = tmp_path / "findings.json"
     path.write_text("{}")

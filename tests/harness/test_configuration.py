@@ -9,15 +9,14 @@ from hypothesis import strategies as st
 
 from harness.configuration import check
 from harness.digest import ROOT
+from harness.settings import merge
 
 SCHEMA = ROOT / "config/config.schema.yaml"
 
 
 def read(*names):
-    merged = {}
-    for name in names:
-        merged |= yaml.safe_load((ROOT / "config" / name).read_text())
-    return merged
+    """Merge files as Snakemake does."""
+    return merge(*(yaml.safe_load((ROOT / "config" / name).read_text()) for name in names))
 
 
 PAPER = read("datasets.yaml", "config.yaml")

@@ -163,8 +163,13 @@ def test_the_plan_lists_every_cell_for_analysis():
     ]
     assert plan["sweeps"][0]["cells"] == ["diffurec.delta_0.01", "diffurec.delta_0.1"]
     assert plan["datasets"] == {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}}
+    assert plan["verdicts"] is True
     names = {cell.method for cell in grid.cells}
     assert {name for each in plan["sweeps"] for name in each["cells"]} <= names
+
+
+def test_a_demonstration_is_planned_as_one():
+    assert Grid(config(analysis={"cutoffs": [5], "audit": {"verdicts": False}})).plan()["verdicts"] is False
 
 
 def test_a_check_of_the_evaluation_runs_but_competes_in_no_table():

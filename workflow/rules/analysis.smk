@@ -133,7 +133,11 @@ rule audit:
         "../../environment.yml"
     params:
         code=code_digest(f"{workflow.basedir}/analysis/audit/__main__.py"),
-        thresholds=[f"{k}={v}" for k, v in config["analysis"]["audit"].items()],
+        thresholds=[
+            f"{name}={value}"
+            for name, value in config["analysis"]["audit"].items()
+            if name != "verdicts"
+        ],
     shell:
         f"python -m analysis.audit paper --runs {RUNS} --plan {{input.plan}} --data {DATA} --mmd {HOME}/mmd "
         "--thresholds {params.thresholds} --out {output} > {log} 2>&1"

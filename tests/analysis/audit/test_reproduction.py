@@ -107,6 +107,17 @@ def test_an_undecided_verdict_names_the_runs_there_are(grid, tmp_path):
     assert "sasrec.tuned on beauty (1 run planned)" in verdict["because"]
 
 
+def test_a_demonstration_judges_no_claim_by_its_runs(grid, tmp_path, capsys):
+    for method in ("aligndiff", "sasrec.tuned"):
+        for seed in (1, 2):
+            grid.write(method, seed, (seed, 3, 7, 50))
+    plan = grid.plan([(m, s) for m in ("aligndiff", "sasrec.tuned") for s in (1, 2)], verdicts=False)
+    assert main(["paper", "--runs", str(grid.runs), "--plan", str(plan), "--out", str(tmp_path / "a")]) == 0
+    found = json.loads((tmp_path / "a/findings.json").read_text())
+    assert {verdict["basis"] for verdict in found["verdicts"]} == {"tables"} and "thresholds" not in found
+    assert "is a demonstration and judges nothing" in capsys.readouterr().out
+
+
 def test_a_missing_rival_leaves_the_claim_undecided_and_is_named(judged):
     found = judged(lambda d, m, metric: None if (d, m) == ("toys", "svae") else ours_above(1.0)(d, m, metric))
     verdict = found["best-overall"]
