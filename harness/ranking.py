@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,24 +97,8 @@ class Evaluator:
 
     @torch.no_grad()
     def ranks(self, score: ScoreFn) -> Ranks:
-        """Rank every target with `score(history_BL, user_B, noise) -> score_BI`.
-
-        If the GPU runs out of memory the batch is halved, down to one block, and the evaluation goes on.
-        """
-        kept, hidden, begin = [], [], 0
-        while begin < len(self._users):
-            try:
-                ranks = self._rank_batch(score, begin)
-            except torch.cuda.OutOfMemoryError:
-                if self._batch_size == BLOCK:
-                    raise
-                self._batch_size = max(BLOCK, self._batch_size // 2 // BLOCK * BLOCK)
-                torch.cuda.empty_cache()
-                log.warning("out of GPU memory: evaluation goes on with %d users at a time", self._batch_size)
-                continue
-            kept.append(ranks[0])
-            hidden.append(ranks[1])
-            begin += self._batch_size
+        """Rank every target with `score(history_BL, user_B, noise) -> score_BI`."""
+        kept, hidden = zip(*self._batches(lambda begin: self._rank_batch(score, begin)), strict=True)
         return Ranks(self._restore(torch.cat(kept)), self._restore(torch.cat(hidden)))
 
     def oracle_score(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
@@ -124,12 +109,12 @@ class Evaluator:
     @torch.no_grad()
     def representations(self, represent: ScoreFn) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What `represent(history_BL, user_B, noise)` generates for each user, and the users' targets: [U, D], [U]."""
-        parts = []
-        for begin in range(0, len(self._users), self._batch_size):
-            user_B = self._users[begin : begin + self._batch_size]
-            history_BL = self._inputs.histories(user_B, self._max_len)
-            parts.append(represent(history_BL, user_B, self._noise(begin, history_BL)).float().cpu())
-        generated = torch.cat(parts).numpy()
+
+        def represented(begin: int) -> Tensor:
+            user_B, history_BL = self._users_from(begin)
+            return represent(history_BL, user_B, self._noise(begin, history_BL)).float().cpu()
+
+        generated = torch.cat(list(self._batches(represented))).numpy()
         result = np.empty_like(generated)
         result[self._order] = generated
         target = np.empty(len(generated), dtype=np.int64)
@@ -139,18 +124,46 @@ class Evaluator:
     @torch.no_grad()
     def averages(self, probe: ProbeFn) -> dict[str, float]:
         """Mean over users of what `probe(history_BL, target_B, user_B, noise)` measures on each."""
+
+        def measured(begin: int) -> dict[str, float]:
+            user_B, history_BL = self._users_from(begin)
+            found = probe(history_BL, self._target_U[user_B], user_B, self._noise(begin, history_BL))
+            return {name: float(value_B.double().sum()) for name, value_B in found.items()}
+
         sums: dict[str, float] = {}
-        for begin in range(0, len(self._users), self._batch_size):
-            user_B = self._users[begin : begin + self._batch_size]
-            history_BL = self._inputs.histories(user_B, self._max_len)
-            measured = probe(history_BL, self._target_U[user_B], user_B, self._noise(begin, history_BL))
-            for name, value_B in measured.items():
-                sums[name] = sums.get(name, 0.0) + float(value_B.double().sum())
+        for found in self._batches(measured):
+            for name, total in found.items():
+                sums[name] = sums.get(name, 0.0) + total
         return {name: total / len(self._users) for name, total in sums.items()}
 
-    def _rank_batch(self, score: ScoreFn, begin: int) -> tuple[Tensor, Tensor]:
+    def _batches(self, work: Callable[[int], Any]) -> Iterator[Any]:
+        """Yield `work(begin)` for one batch of users after the other.
+
+        If the GPU runs out of memory the batch is halved, down to one block, and the evaluation goes on.
+        """
+        begin = 0
+        while begin < len(self._users):
+            try:
+                result = work(begin)
+            except torch.cuda.OutOfMemoryError:
+                if self._batch_size == BLOCK:
+                    raise
+            else:
+                yield result
+                begin += self._batch_size
+                continue
+            # Not inside `except`, where the exception still holds the tensors of the failed attempt.
+            self._batch_size = max(BLOCK, self._batch_size // 2 // BLOCK * BLOCK)
+            torch.cuda.empty_cache()
+            log.warning("out of GPU memory: evaluation goes on with %d users at a time", self._batch_size)
+
+    def _users_from(self, begin: int) -> tuple[Tensor, Tensor]:
+        """The batch of users that begins there, and what the model reads of them."""
         user_B = self._users[begin : begin + self._batch_size]
-        history_BL = self._inputs.histories(user_B, self._max_len)
+        return user_B, self._inputs.histories(user_B, self._max_len)
+
+    def _rank_batch(self, score: ScoreFn, begin: int) -> tuple[Tensor, Tensor]:
+        user_B, history_BL = self._users_from(begin)
         score_BI = score(history_BL, user_B, self._noise(begin, history_BL))
         if score_BI.dtype != torch.float64:
             score_BI = score_BI.float()  # bf16 scores tie far too often to be ranked

@@ -224,12 +224,43 @@ def test_running_out_of_gpu_memory_shrinks_the_batch_and_says_so(caplog):
     assert "out of GPU memory" in caplog.text
 
 
-def test_memory_too_small_for_one_block_is_not_hidden():
-    def score(history_BL, user_B, noise):
+def test_every_pass_over_the_users_survives_a_full_gpu(caplog):
+    """Representations and averages shrink their batch as ranking does, midway too, and lose or repeat nobody."""
+
+    def draws(history_BL, user_B, noise):
+        return noise.normal(3)
+
+    def full_after(first, function):
+        calls = []
+
+        def call(*arguments):
+            calls.append(len(arguments[1]))
+            if len(calls) > first and len(arguments[1]) > BLOCK:
+                raise torch.cuda.OutOfMemoryError("pretended")
+            return function(*arguments)
+
+        return call
+
+    def probe(history_BL, target_B, user_B, noise):
+        return {"draw": noise.normal(1)[:, 0], "user": user_B}
+
+    for first in (0, 1):
+        found, target_U = evaluator(batch_size=128).representations(full_after(first, draws))
+        plain, same_U = evaluator(batch_size=128).representations(draws)
+        np.testing.assert_array_equal(found, plain)
+        np.testing.assert_array_equal(target_U, same_U)
+        means = evaluator(batch_size=128).averages(full_after(first, probe))
+        assert means == pytest.approx(evaluator(batch_size=128).averages(probe), abs=1e-12)
+    assert caplog.text.count("out of GPU memory") == 4
+
+
+@pytest.mark.parametrize("way", ["ranks", "representations", "averages"])
+def test_memory_too_small_for_one_block_is_not_hidden(way):
+    def fails(*arguments):
         raise torch.cuda.OutOfMemoryError("pretended")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        evaluator().ranks(score)
+        getattr(evaluator(), way)(fails)
 
 
 def test_a_huge_catalogue_lowers_the_batch(monkeypatch):
