@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
-from markupsafe import Markup, escape
 
 from analysis import command, comparisons, table_formats
 from analysis.figures import FILE as FIGURES_FILE
@@ -89,7 +87,7 @@ def render(
             protocols=PROTOCOLS,
             mixed=any(run.group for run in runs.runs) or bool(runs.mixed_data),
             metrics=SHOWN_METRICS,
-            linked=partial(linked, keys=[entry.key for entry in entries]),
+            linked_pieces=partial(linked, keys=[entry.key for entry in entries]),
         )
     )
 
@@ -99,19 +97,16 @@ def _datasets(runs: Runs, plan: Plan) -> list[str]:
     return list(dict.fromkeys([*plan.datasets, *seen]))
 
 
-def linked(text: str, keys: Sequence[str]) -> Markup:
-    """Escape a sentence and let the methods of a comparison in it lead to their first runs."""
-
-    def link(match: re.Match[str]) -> str:
-        dataset, *methods = match.groups()
-        return f"on {dataset}, {' against '.join(_link(dataset, method, keys) for method in methods)}"
-
-    return Markup(COMPARISON.sub(link, str(escape(text))))
-
-
-def _link(dataset: str, method: str, keys: Sequence[str]) -> str:
-    first = next((key for key in keys if key.startswith(f"{dataset}/{method}/")), None)
-    return f'<a href="#{quote(first)}">{method}</a>' if first else method
+def linked(text: str, keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Cut a sentence so that the methods of a comparison lead to their first runs: (piece, key or nothing)."""
+    pieces, end = [], 0
+    for match in COMPARISON.finditer(text):
+        for number in (2, 3):
+            folder = f"{match[1]}/{match[number]}/"
+            key = next((key for key in keys if key.startswith(folder)), "")
+            pieces += [(text[end : match.start(number)], ""), (match[number], key)]
+            end = match.end(number)
+    return [*pieces, (text[end:], "")]
 
 
 def test_groups(tests: pd.DataFrame, plan: Plan) -> list[dict[str, Any]]:
