@@ -71,7 +71,7 @@ class Config:
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    length_slices: int = 8  # ours: groups of similar length that a batch is encoded in, on a CPU
+    length_slices: int = 4  # ours: groups of similar length that a batch is encoded in, on a CPU
 
     def __post_init__(self) -> None:
         sizes = ("embedding_dim", "num_blocks", "num_heads", "inner_dim", "max_len", "denoiser_blocks")
