@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 
 from harness.checkpoint import CheckpointFolder
 from harness.compute import evaluation_mode
+from harness.digest import value_sha256
 from harness.learner import Learner
 from harness.metrics import CUTOFFS, METRICS, summarise
 from harness.ranking import Evaluator, NotFiniteError
@@ -23,6 +25,7 @@ from harness.streams import Streams, derive_seed, forked_global_stream
 
 log = logging.getLogger(__name__)
 
+CLOCK = ("checkpoint_seconds", "time_budget_seconds")  # fields of FitPlan that decide no result
 CHECK_EVERY = 50  # steps between looks at the loss; a look waits for the GPU
 
 
@@ -72,6 +75,12 @@ class FitPlan:
     def evaluates(self, epoch: int) -> bool:
         due = epoch >= self.first_eval and (epoch - self.first_eval) % self.eval_every == 0
         return due or epoch == self.max_epochs
+
+
+def settings_sha256(settings: Mapping[str, Any]) -> str:
+    """Digest of resolved settings as far as they decide a result: CLOCK counts as if it had its defaults."""
+    defaults = {name: getattr(FitPlan(), name) for name in CLOCK}
+    return value_sha256({**settings, "training": {**settings["training"], **defaults}})
 
 
 def all_metrics() -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.compute import ComputeSettings
-from harness.digest import ROOT, code_digest, value_sha256
+from harness.digest import ROOT, code_digest
+from harness.fit import CLOCK, settings_sha256
 from harness.methods import METHODS_DIR, Method, builder_file, load_method
 from harness.settings import from_mapping, merge, nearest
 
@@ -117,16 +118,40 @@ class Grid:
         return [name for name, each in self.contestants.items() if each.weights_of is not None]
 
     def overrides(self, method: str) -> dict[str, Any]:
-        """What the configuration changes in a method: all, then its origin's, then its own, then a sweep's value."""
+        """What the configuration changes in a method and what may change its result: all without the clock.
+
+        Order: all, then its origin's, then its own, then a sweep's value.
+        """
+        return self._without_clock(self._overrides(method))
+
+    def clock(self) -> dict[str, dict[str, Any]]:
+        """When to save and when to stop, for every method that has other than the defaults; decides no result."""
+        given = {name: self._overrides(name).get("training") or {} for name in self.contestants}
+        clocks = {name: {key: each[key] for key in CLOCK if key in each} for name, each in given.items()}
+        return {name: clock for name, clock in clocks.items() if clock}
+
+    def clock_json(self) -> str:
+        return json.dumps(self.clock(), sort_keys=True)
+
+    @staticmethod
+    def _without_clock(overrides: dict[str, Any]) -> dict[str, Any]:
+        training = overrides.get("training")
+        if not isinstance(training, Mapping):  # None, or a mistake that `settings` names
+            return overrides
+        kept = {key: value for key, value in training.items() if key not in CLOCK}
+        rest = {key: value for key, value in overrides.items() if key != "training"}
+        return rest | ({"training": kept} if kept else {})
+
+    def _overrides(self, method: str) -> dict[str, Any]:
         each, given = self.contestants[method], self.config.get("overrides") or {}
         names = dict.fromkeys(("all", each.method.variant_of, each.weights_of, each.method.name, method))
         return merge(*(given.get(name) for name in names if name), each.overrides)
 
     def settings(self, dataset: str, method: str) -> dict[str, Any]:
-        return self.contestants[method].method.resolved(dataset, self.overrides(method))
+        return self.contestants[method].method.resolved(dataset, self._overrides(method))
 
     def settings_sha256(self, dataset: str, method: str) -> str:
-        return value_sha256(self.settings(dataset, method))
+        return settings_sha256(self.settings(dataset, method))
 
     def code_digest(self, method: str) -> str:
         return code_digest(TRAIN_SCRIPT, builder_file(self.contestants[method].method.builder))

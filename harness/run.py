@@ -20,7 +20,7 @@ from harness.checkpoint import CheckpointFolder
 from harness.compute import Compute, describe, evaluation_mode
 from harness.digest import value_sha256
 from harness.files import replacing
-from harness.fit import DivergedError, FitPlan, FitResult, fit
+from harness.fit import DivergedError, FitPlan, FitResult, fit, settings_sha256
 from harness.learner import Learner, num_parameters
 from harness.methods import build_learner
 from harness.metrics import summarise
@@ -210,7 +210,7 @@ class _Run:
     def _write_record(self, ranks: dict[str, np.ndarray], **outcome: Any) -> RunRecord:
         record = RunRecord(
             **{key: value for key, value in asdict(self.job).items()},
-            settings_sha256=value_sha256(self.job.settings),
+            settings_sha256=settings_sha256(self.job.settings),
             data_sha256=self.split.sha256,
             environment=describe(self.compute),
             peak_memory_bytes=self.compute.peak_memory_bytes(),

@@ -168,6 +168,19 @@ def test_the_plan_lists_every_cell_for_analysis():
     assert {name for each in plan["sweeps"] for name in each["cells"]} <= names
 
 
+def test_when_to_save_and_stop_changes_no_digest_and_reaches_the_job_apart():
+    plain = Grid(config(overrides={"sasrec": {"training": {"max_epochs": 3}}}))
+    clock = {"time_budget_seconds": 60, "checkpoint_seconds": 5}
+    timed = Grid(config(overrides={"all": {"training": clock}, "sasrec": {"training": {"max_epochs": 3}}}))
+    assert digests(timed) == digests(plain)
+    assert [timed.overrides(m) for m in ("sasrec", "diffurec")] == [plain.overrides(m) for m in ("sasrec", "diffurec")]
+    assert plain.clock() == {} and timed.clock() == {"sasrec": clock, "diffurec": clock}
+    assert timed.settings("beauty", "sasrec")["training"]["time_budget_seconds"] == 60
+    assert digests(Grid(config(overrides={"all": {"training": {"max_epochs": 4}}}))) != digests(plain)
+    with pytest.raises(ValueError, match="time_budget_seconds: -1"):
+        Grid(config(overrides={"all": {"training": {"time_budget_seconds": -1}}}))
+
+
 def test_a_demonstration_is_planned_as_one():
     assert Grid(config(analysis={"cutoffs": [5], "audit": {"verdicts": False}})).plan()["verdicts"] is False
 

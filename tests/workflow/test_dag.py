@@ -58,6 +58,11 @@ def test_tiny_workflow_from_data_to_report(checkout, python_m):
     assert jobs["train"] == seeds, "only SASRec's cells use the edited module"
     model.write_text(text)
 
+    tiny = checkout / "config" / "tiny.yaml"
+    tiny.write_text(tiny.read_text().replace("checkpoint_seconds: 0", "time_budget_seconds: 9000"))
+    assert "time_budget_seconds" in tiny.read_text()
+    assert "Nothing to be done" in "".join(_streams(python_m("snakemake", *options, "-n")))
+
     records[0].unlink()
     jobs = planned("".join(_streams(python_m("snakemake", *options, "-n"))))
     assert jobs["train"] == 1, "a deleted record is run again"

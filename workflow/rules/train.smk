@@ -1,5 +1,8 @@
 # One job per cell of the grid. Checkpoints are not declared as outputs: Snakemake deletes outputs before a rerun.
 
+# When to save and when to stop. A global and not a parameter, because a change of it must not rerun what is finished.
+CLOCK = GRID.clock_json()
+
 
 def cell_params(key):
     """What decides a cell's result, so that a change of it, and only that, reruns the cell."""
@@ -43,7 +46,8 @@ rule train:
     shell:
         "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "
         "--method {params.base} --name {wildcards.method} --seed {wildcards.seed} --overrides {params.overrides:q} "
-        "--compute {params.compute:q} --out {params.folder} --checkpoints {params.checkpoints} > {log} 2>&1"
+        "--compute {params.compute:q} --clock {CLOCK:q} --out {params.folder} --checkpoints {params.checkpoints} "
+        "> {log} 2>&1"
 
 
 rule reevaluate:

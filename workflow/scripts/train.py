@@ -15,13 +15,13 @@ from pathlib import Path
 
 import harness.cli
 from harness import compute, gpu
-from harness.digest import code_digest, value_sha256
-from harness.fit import OutOfTimeError
+from harness.digest import code_digest
+from harness.fit import OutOfTimeError, settings_sha256
 from harness.lock import sole_writer
 from harness.methods import Method, builder_file, load_method
 from harness.record import CorruptRecordError, RunRecord, read_ranks, read_record
 from harness.run import Job, RunFiles, progress_line, reevaluate, train
-from harness.settings import from_mapping
+from harness.settings import from_mapping, merge
 from harness.split import Sequences, Split, leave_one_out
 
 OUT_OF_TIME = 75  # exit code, EX_TEMPFAIL: the same command again goes on
@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--name", help="name of the run in tables, default the method")
     result.add_argument("--seed", required=True, type=int)
     result.add_argument("--overrides", default="{}", help='JSON, e.g. {"model": {"dropout": 0.2}}')
+    result.add_argument("--clock", default="{}", help='JSON by name, e.g. {"sasrec": {"time_budget_seconds": 3600}}')
     result.add_argument("--compute", default="{}", help='JSON, e.g. {"device": "cpu", "threads": 1}')
     result.add_argument("--out", required=True, type=Path, help="folder for record, ranks, history and weights")
     result.add_argument("--checkpoints", type=Path, help="folder for resuming; none = not resumable")
@@ -43,10 +44,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def job_of(arguments: argparse.Namespace, method: Method) -> Job:
-    settings = method.resolved(arguments.dataset, json.loads(arguments.overrides))
+    name = arguments.name or method.name
+    clock = merge(json.loads(arguments.clock)).get(name, {})
+    settings = method.resolved(arguments.dataset, json.loads(arguments.overrides), {"training": clock})
     return Job(
         dataset=arguments.dataset,
-        method=arguments.name or method.name,
+        method=name,
         display=method.display,
         variant_of=method.variant_of,
         seed=arguments.seed,
@@ -89,7 +92,7 @@ def finished_meanwhile(job: Job, split: Split, folder: Path) -> RunRecord | None
         read_ranks(path, record)
     except CorruptRecordError:
         return None
-    ours = (job.method, job.seed, value_sha256(job.settings), job.code_digest, split.sha256)
+    ours = (job.method, job.seed, settings_sha256(job.settings), job.code_digest, split.sha256)
     theirs = (record.method, record.seed, record.settings_sha256, record.code_digest, record.data_sha256)
     return record if ours == theirs else None
 
