@@ -15,14 +15,14 @@ COLUMNS = ("dataset", "method", "seed", "epoch", "value")
 def read_curves(runs: Runs, plan: Plan, *, metric: str) -> pd.DataFrame:
     """Return validation values in percent, one row per validated epoch of a planned run.  Columns: COLUMNS.
 
-    Methods carry their display names; points of sweeps are left out. Runs without a history (re-evaluations,
-    failures) have no rows.
+    Methods carry their display names; points of sweeps, runs without a history (re-evaluations) and failed runs are
+    left out. What a failed run did before it failed is in its history.csv.
     """
     labels, swept = plan.labels(), plan.swept()
     planned = {cell.path for cell in plan.cells if cell.method not in swept}
     parts = [pd.DataFrame(columns=list(COLUMNS))]
     for run in runs.runs:
-        history = read_history(run) if run.key in planned else ()
+        history = read_history(run) if run.key in planned and run.record.completed else ()
         if f"val_{metric}" not in history:
             continue
         display = labels[run.record.method] + run.method.removeprefix(run.record.method)

@@ -119,9 +119,11 @@ def fit(
     streams: Streams,
     *,
     checkpoints: CheckpointFolder | None = None,
+    history: list[dict[str, float]] | None = None,
 ) -> FitResult:
     """Train, validate, stop early, restore the best epoch. A method without parameters has nothing to train.
 
+    history: filled with a row per epoch, so that the epochs before an error are not lost with it.
     Raises DivergedError as soon as a loss term or a score is found not finite, OutOfTimeError when the budget ends.
     """
     if not any(True for _ in learner.module.parameters()):
@@ -133,6 +135,9 @@ def fit(
     if resumed:
         state = _restore(learner, streams, resumed[1])
         log.info("resumed after epoch %d", state.epoch)
+    if history is not None:
+        history[:] = state.history
+        state.history = history
     evaluator = _validation(learner, split, plan, streams)
     last_saved, slowest = time.monotonic(), 0.0
     while not state.finished and state.epoch < plan.max_epochs:

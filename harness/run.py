@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,15 +87,15 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
     run = _Run(job, split, files, compute)
     folder = CheckpointFolder(checkpoints, identity=job.identity(split)) if checkpoints else None
     plan = FitPlan(**job.settings["training"])
-    streams = Streams(job.seed)
+    streams, history = Streams(job.seed), []
     try:
         learner = build_learner(job.settings, split.training_view(), streams, compute)
-        result = fit(learner, split, plan, streams, checkpoints=folder)
+        result = fit(learner, split, plan, streams, checkpoints=folder, history=history)
         record = run.completed(learner, result)
     except DivergedError as error:
-        record = run.failed("diverged", str(error))
+        record = run.failed("diverged", str(error), history)
     except torch.cuda.OutOfMemoryError:
-        record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE)
+        record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
     if folder:
         folder.remove()
     return record
@@ -179,12 +179,12 @@ class _Run:
             diagnostics=diagnostics,
         )
 
-    def failed(self, status: str, reason: str) -> RunRecord:
-        """Leave empty outputs and a record that says what happened."""
+    def failed(self, status: str, reason: str, history: Sequence[dict[str, float]] = ()) -> RunRecord:
+        """Leave the epochs before the failure, no ranks, no weights, and a record that says what happened."""
         log.error("%s on %s, seed %d: %s: %s", self.job.method, self.job.dataset, self.job.seed, status, reason)
-        self._write_history([])
+        self._write_history(history)
         _save_weights(torch.nn.Module(), self.files.weights)
-        return self._write_record({}, status=status, reason=reason)
+        return self._write_record({}, status=status, reason=reason, epochs_run=len(history))
 
     def _evaluator(self, learner: Learner, part: str) -> Evaluator:
         history = self.split.history(part)
@@ -200,7 +200,7 @@ class _Run:
             device=self.compute.device,
         )
 
-    def _write_history(self, rows: list[dict[str, float]]) -> None:
+    def _write_history(self, rows: Sequence[dict[str, float]]) -> None:
         columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch"]
         with replacing(self.files.history) as path, open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")

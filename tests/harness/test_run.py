@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import harness.fit
 from harness import run
 from harness.compute import Compute
 from harness.fit import DivergedError
@@ -148,6 +149,27 @@ def test_a_diverged_run_is_recorded_with_empty_outputs(tmp_path, caplog):
     assert_failed(record, files, "diverged")
     assert "not finite" in record.reason or "NaN" in record.reason
     assert "diverged" in caplog.text and not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(DivergedError, "diverged"), (torch.cuda.OutOfMemoryError, "out_of_memory")]
+)
+def test_the_epochs_before_a_failure_are_kept(tmp_path, monkeypatch, error, status):
+    """Two epochs, then the third fails: its record says two, and history.csv has them, also after a resume."""
+    _one_epoch = harness.fit._one_epoch
+
+    def fails_in_the_third(learner, plan, state, evaluator):
+        if state.epoch == 2:
+            raise error("pretended")
+        _one_epoch(learner, plan, state, evaluator)
+
+    every = {"training": {"checkpoint_seconds": 0.0, "max_epochs": 4}}
+    interrupted(tmp_path, job(**every), monkeypatch)
+    monkeypatch.setattr(harness.fit, "_one_epoch", fails_in_the_third)
+    record, files = trained(tmp_path / "run", job(**every), tmp_path / "checkpoints")
+    assert (record.status, record.epochs_run) == (status, 2)
+    rows = files.history.read_text().splitlines()
+    assert rows[0].startswith("epoch,loss") and [row.split(",")[0] for row in rows[1:]] == ["1", "2"]
 
 
 def test_out_of_gpu_memory_is_recorded_with_advice(tmp_path, monkeypatch):
