@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.gpu import visible_devices
+
 FOLDER = Path(__file__).parent
+NEED_GPU = {"gpu_determinism"}
 
 
 def main(names: list[str]) -> int:
@@ -17,6 +20,9 @@ def main(names: list[str]) -> int:
         return 1
     failed = []
     for name in names or known:
+        if not names and name in NEED_GPU and not visible_devices():
+            print(f"== {name}: left out, there is no GPU", flush=True)
+            continue
         print(f"== {name}", flush=True)
         if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode:
             failed.append(name)
