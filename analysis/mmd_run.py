@@ -51,7 +51,8 @@ def read_representations(path: Path | str) -> tuple[NDArray[np.floating], NDArra
         raise ValueError(f"{path}: not readable representations ({error}); export them again") from error
     if generated_UD.shape != truth_UD.shape or generated_UD.ndim != 2:
         raise ValueError(f"{path}: shapes {generated_UD.shape} and {truth_UD.shape}; expected two equal [users, dims]")
-    return generated_UD, truth_UD
+    kind = np.promote_types(generated_UD.dtype, np.float32)  # committed samples are in half precision
+    return generated_UD.astype(kind), truth_UD.astype(kind)
 
 
 def measure(path: Path, record: RunRecord, *, max_users: int | None, permutations: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -12,6 +13,8 @@ from analysis import figures, mmd_run, mmd_table, report, tables
 from analysis.inventory import duration, rerun_command, size
 from analysis.load import MixedRunsError, load_runs
 from analysis.mmd_run import IDENTITY
+from analysis.plan import read_plan
+from workflow.scripts.represent import sample
 
 HISTORY = "epoch,loss,val_NDCG@10\n1,9.1,0.01\n2,8.2,\n3,7.9,0.02\n"
 EVIL = "<script>alert(1)</script>"
@@ -249,6 +252,23 @@ def test_mmd_files_become_table_5_and_its_figure(grid, measured_mmd):
     pictures = ["--representations", str(grid.folder / "representations"), "--tables", str(out)]
     assert figures.main([*shared, *pictures, "--out", str(out)]) == 0
     assert (out / "table5_mmd.svg").is_file() and (out / "figure4_beauty.pdf").is_file()
+
+
+def test_figure_4_takes_another_reading_of_diffurec_if_that_is_what_was_run(grid, measured_mmd):
+    plan, folder = read_plan(measured_mmd[0]), grid.folder / "representations"
+    (folder / "beauty" / "diffurec").rename(folder / "beauty" / "diffurec.keys")
+    ((_, entry),) = figures.draw_projections(folder, plan)
+    assert "Runs: diffurec.keys seed1" in entry.caption
+    shutil.rmtree(folder / "beauty" / "diffurec.keys")
+    assert not list(figures.draw_projections(folder, plan))
+
+
+def test_a_sample_in_half_precision_reads_as_single(tmp_path):
+    generated, truth = sample(np.ones((9, 2), np.float32), np.arange(18, dtype=np.float32).reshape(9, 2), 4)
+    np.savez(tmp_path / "r.npz", generated=generated, truth=truth)
+    found = mmd_run.read_representations(tmp_path / "r.npz")
+    assert [part.dtype for part in found] == [np.float32] * 2
+    assert found[1].shape == (4, 2) and len(np.unique(found[1])) == 8
 
 
 def test_an_mmd_file_of_another_run_is_refused(grid, measured_mmd):

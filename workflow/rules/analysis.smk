@@ -17,9 +17,9 @@ MMD_CELLS = [
     if cell.method in config["analysis"]["mmd"]["methods"]
 ]
 MMD = [f"{HOME}/mmd/{path}.json" for path in MMD_CELLS]
-CLOUDS = [f"{OUT}/representations/{path}.npz" for path in MMD_CELLS if "/seed1" in path]
+CLOUDS = [f"{HOME}/representations/{path}.npz" for path in MMD_CELLS if "/seed1" in path]
 if config["records"]:
-    MMD, CLOUDS = [path for path in MMD if os.path.exists(path)], []
+    MMD, CLOUDS = ([path for path in made if os.path.exists(path)] for made in (MMD, CLOUDS))
 
 
 rule plan:
@@ -115,7 +115,7 @@ rule figures:
         code=ANALYSIS_CODE["figures"],
     shell:
         f"python -m analysis.figures --runs {RUNS} --plan {{input.plan}} --tables {{input.tables}} "
-        f"--mmd {HOME}/mmd --representations {OUT}/representations --out {{output}} > {{log}} 2>&1"
+        f"--mmd {HOME}/mmd --representations {HOME}/representations --out {{output}} > {{log}} 2>&1"
 
 
 rule audit:

@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sequences", required=True, type=Path)
     parser.add_argument("--record", required=True, type=Path, help="record.json of the run, weights beside it")
     parser.add_argument("--compute", default="{}", help="JSON, as for workflow.scripts.train")
+    parser.add_argument(
+        "--sample", type=int, help="keep this many users, drawn at random, in half precision: for Figure 4"
+    )
     parser.add_argument("--out", required=True, type=Path, help="npz with `generated` and `truth`, [users, width]")
     options = parser.parse_args(argv)
     record = read_record(options.record)
@@ -44,9 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A run that ended early has nothing to show, which its record says already.
         empty = np.empty((0, 0), dtype=np.float32)
         generated_UD, truth_UD = export(options, record, split, settings) if record.completed else (empty, empty)
+    if options.sample is not None:
+        generated_UD, truth_UD = sample(generated_UD, truth_UD, options.sample)
     with replacing(options.out) as path, open(path, "wb") as file:
-        np.savez(file, generated=generated_UD, truth=truth_UD)
+        np.savez_compressed(file, generated=generated_UD, truth=truth_UD)
     return 0
+
+
+def sample(
+    generated_UD: NDArray[np.float32], truth_UD: NDArray[np.float32], size: int
+) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    """The same users of every run on a dataset, for files small enough to be kept with the records."""
+    rows = np.random.default_rng(0).permutation(len(truth_UD))[:size]
+    return generated_UD[rows].astype(np.float16), truth_UD[rows].astype(np.float16)
 
 
 def export(
