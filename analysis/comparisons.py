@@ -23,14 +23,14 @@ from harness.record import write_text_atomically
 
 PROTOCOL = "kept"
 DRAW_SEED = 0
-CORRECTED = ("welch_p", "users_p")
+CORRECTED = ("welch_p", "users_p", "both_p")
 FILE = "comparisons.csv"
 KEYS = ("dataset", "protocol", "metric", "family", "method", "rival")
 
 
 def compare_runs(runs: Runs, plan: Plan, *, resamples: int = 2000) -> pd.DataFrame:
     """Return one row per dataset, metric and rival: the fields of `analysis.statistics.Comparison`, corrected p
-    values (`welch_p_holm`, `users_p_holm`, `family_size`) and the records behind it.
+    values (`welch_p_holm`, `users_p_holm`, `both_p_holm`, `family_size`) and the records behind it.
 
     Datasets whose runs saw different data are left out: nothing on them can be paired by user.
     """

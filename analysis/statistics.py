@@ -33,7 +33,7 @@ from analysis.resampling import (
     sign_flip_floor,
     sign_flip_p,
 )
-from analysis.significance import cohens_d_z, hedges_g, paired_t, satterthwaite_t, welch_t
+from analysis.significance import TTest, cohens_d_z, hedges_g, paired_t, satterthwaite_t, welch_t
 
 Floats = NDArray[np.float64]
 
@@ -72,6 +72,7 @@ class Comparison:
     over_users: Interval  # bootstrap: new users, these trained models
     over_both: Interval | None  # hierarchical bootstrap: new trainings and new users
     over_both_t: Interval | None  # the same, from variance components with a t quantile; see `_both_t`
+    both_p: float | None  # the test of that interval: below 0.05 exactly where it leaves zero out
     sign_flip_p: float | None
     sign_flip_floor: float | None
     paired_t_p: float | None
@@ -160,11 +161,12 @@ def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float) -> 
     difference_S = method_S - rival_S if paired else None
     by_label = paired_t(difference_S, level) if paired else None
     by_user = paired_t(difference_U, level)
-    over_both = over_both_t = None
+    over_both = over_both_t = both = None
     if several:
         both_R = _reseeded(method_RS, rng) - _reseeded(rival_RS, rng)
         over_both = interval(*percentile_interval(both_R, level), "seeds and users")
-        over_both_t = interval(*_both_t(method_S, rival_S, difference_U, level), "seeds and users")
+        both = _both_t(method_S, rival_S, difference_U, level)
+        over_both_t = interval(*((both.low, both.high) if both else (difference, difference)), "seeds and users")
     users_R = method_RS.mean(axis=1) - rival_RS.mean(axis=1)
     return Comparison(
         *names,
@@ -178,6 +180,7 @@ def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float) -> 
         over_users=interval(*percentile_interval(users_R, level), "users"),
         over_both=kept("over_both", over_both, FEW_SEEDS),
         over_both_t=kept("over_both_t", over_both_t, FEW_SEEDS),
+        both_p=kept("both_p", both and both.p, seed_why),
         sign_flip_p=kept("sign_flip_p", sign_flip_p(difference_S, rng) if paired else None, pair_why),
         sign_flip_floor=sign_flip_floor(num_seeds[0]) if paired else None,
         paired_t_p=kept("paired_t_p", by_label and by_label.p, pair_why),
@@ -200,19 +203,18 @@ def _reseeded(mean_RS: Floats, rng: np.random.Generator) -> Floats:
     return (resampled_seed_weights(mean_RS.shape[1], rng, len(mean_RS)) * mean_RS).sum(axis=1)
 
 
-def _both_t(method_S: Floats, rival_S: Floats, difference_U: Floats, level: float) -> tuple[float, float]:
+def _both_t(method_S: Floats, rival_S: Floats, difference_U: Floats, level: float) -> TTest | None:
     """Add the variances over seeds and over users, with Satterthwaite's degrees of freedom.
 
     A percentile bootstrap of S seeds understates their variance by (S - 1) / S and knows no t quantile: where
     seeds dominate, its 95 % intervals covered 90 % of 400 simulated truths with five seeds, 83 % with three;
     these covered 96 % both times. They count the seed-by-user interaction twice, erring on the wide side.
+    None where nothing varies.
     """
     parts = [(s.var(ddof=1) / len(s), len(s) - 1) for s in (method_S, rival_S, difference_U)]
-    difference = float(method_S.mean() - rival_S.mean())
     if not any(variance for variance, _ in parts):
-        return difference, difference
-    result = satterthwaite_t(difference, parts, level)
-    return result.low, result.high
+        return None
+    return satterthwaite_t(float(method_S.mean() - rival_S.mean()), parts, level)
 
 
 def _checked(name: str, gain_SU: Floats) -> Floats:

@@ -47,6 +47,7 @@ def test_one_seed_gives_no_interval_over_seeds_and_says_why():
         "paired_t_p",
         "relabel_p",
         "welch_p",
+        "both_p",
     ):
         assert getattr(result, name) is None
         assert "one seed" in result.absent[name]
@@ -69,7 +70,7 @@ def test_identical_methods_differ_by_nothing():
     result = compare(method, method, np.random.default_rng(0))
     assert result.difference == 0
     assert result.sign_flip_p == result.relabel_p == 1.0
-    assert result.welch_p is None and result.users_p is None
+    assert result.welch_p is None and result.users_p is None and result.both_p is None
     assert (result.over_both.low, result.over_both.high) == pytest.approx((0, 0), abs=1e-12)
 
 
@@ -137,6 +138,7 @@ def test_level_and_coverage_when_nothing_differs():
     assert rejected("sign_flip_p") == 0  # the floor is 0.0625
     assert covered("over_seeds") == pytest.approx(0.95, abs=0.033)
     assert covered("over_both_t") > 0.92
+    assert rejected("both_p") == pytest.approx(1 - covered("over_both_t"))  # one test, said in two ways
     # The documented weakness: with five seeds that dominate, the hierarchical bootstrap is too narrow.
     assert 0.82 < covered("over_both") < 0.95
     # The other question: fixed models do differ, so users reject far more often than five percent.
@@ -162,7 +164,7 @@ def test_the_t_test_over_users_matches_sign_flips_on_gains_that_are_mostly_zero(
 def test_a_planted_difference_is_found():
     rng = np.random.default_rng(13)
     results = [compare(*simulated(rng, shift=0.06), rng, resamples=100) for _ in range(60)]
-    for name in ("welch_p", "relabel_p", "users_p"):
+    for name in ("welch_p", "relabel_p", "users_p", "both_p"):
         assert np.mean([getattr(r, name) <= 0.05 for r in results]) > 0.9
     assert np.mean([r.sign_flip_p == 0.0625 for r in results]) > 0.8
     assert np.mean([r.difference for r in results]) == pytest.approx(6, abs=0.6)
