@@ -6,8 +6,8 @@ The files are those of `analysis.mmd_run`; each must come from the run whose rec
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.audit.paper_tables import Paper
 from analysis.load import MixedRunsError, Runs
 from analysis.measured import Cell, averaged, marked
-from analysis.mmd import VIEWS
+from analysis.mmd import MULTIPLIERS, VIEWS
 from analysis.mmd_run import IDENTITY, SCHEMA
 from analysis.plan import Plan
 from analysis.significance import welch_t
@@ -31,25 +31,40 @@ CAPTION = (
     "of 1e-3; smaller is nearer. The paper states neither kernel, estimator nor view. Raw values of two models lie in "
     "two spaces and are not comparable; standardised and cosine are the readings its claim could mean."
 )
+RUN_COLUMNS = {"bandwidth": ("bandwidth", 1), "unbiased": ("unbiased", UNIT), "biased": ("biased", UNIT), "p": ("p", 1)}
+MIXED = "kNN mixing"
+RUNS_CAPTION = (
+    "Squared MMD in units of 1e-3 at the median bandwidth and at multiples of it; p of the permutation test that both "
+    "samples have one distribution, smallest 1 / (relabellings + 1). kNN mixing, in the standardised view: how often a "
+    "neighbour of a generated point is a target, 1 if both are perfectly mixed, 0 if they are apart. Each row is one "
+    "file, mmd/{dataset}/{method}/seed{n}.json, which names the run that it measures."
+)
 
 
 @dataclass(frozen=True)
 class MMDRun:
-    """One run's file. results: one row per view and multiplier, columns as in `analysis.mmd.MMDResult`."""
+    """One run's file. results: one row per view and multiplier, columns as in `analysis.mmd.MMDResult`.
+
+    mixing: the fields of `analysis.projection.Mixing`.
+    """
 
     dataset: str
     method: str
     seed: int
     path: str
     results: pd.DataFrame
+    mixing: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         return f"{self.dataset}/{self.method}/seed{self.seed}"
 
+    def at(self, view: str, multiplier: float = 1.0) -> pd.Series:
+        rows = self.results[(self.results["view"] == view) & (self.results["multiplier"] == multiplier)]
+        return rows.iloc[0]
+
     def value(self, view: str) -> float:
-        rows = self.results[(self.results["view"] == view) & (self.results["multiplier"] == 1.0)]
-        return float(rows["unbiased"].iloc[0])
+        return float(self.at(view)["unbiased"])
 
 
 def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
@@ -61,7 +76,8 @@ def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
             values = json.loads(path.read_text(encoding="utf-8"))
             if not values["results"]:  # the run did not complete
                 continue
-            run = MMDRun(*(values[name] for name in IDENTITY[:3]), str(path), pd.DataFrame(values["results"]))
+            results, mixing = pd.DataFrame(values["results"]), values["mixing"] or {}
+            run = MMDRun(*(values[name] for name in IDENTITY[:3]), str(path), results, mixing)
             if values["schema"] != SCHEMA or any(pd.isna(run.value(view)) for view in VIEWS):
                 raise ValueError(f"schema {values['schema']} or its values are not what this code reads")
         except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -81,6 +97,30 @@ def build(mmd: Sequence[MMDRun], paper: Paper, plan: Plan) -> Table:
     datasets = dict(plan.datasets) | {key: names[key] for key, _ in printed if key not in plan.datasets}
     blocks = tuple(_block(mmd, printed, plan, dataset, display) for dataset, display in datasets.items())
     return Table("table5", "Table 5. Distance of generated from true representations", CAPTION, "1e-3", blocks)
+
+
+def build_runs(mmd: Sequence[MMDRun], plan: Plan) -> Table:
+    """Build the table behind Table 5: bandwidth, both estimators, permutation p, sweep and mixing of every run."""
+    columns = tuple(RUN_COLUMNS) + tuple(f"unbiased at {m:g} x bandwidth" for m in MULTIPLIERS if m != 1) + (MIXED,)
+    blocks = []
+    for dataset, display in plan.datasets.items():
+        here = [run for run in mmd if run.dataset == dataset and run.seed in plan.seeds(dataset, run.method)]
+        rows = tuple(_run_row(run, view, plan) for view in VIEWS for run in here)
+        blocks += [Block(dataset, display, "", columns, rows)] if rows else []
+    return Table("table5_runs", "Behind Table 5: every run and view", RUNS_CAPTION, "1e-3", tuple(blocks))
+
+
+def _run_row(run: MMDRun, view: str, plan: Plan) -> Row:
+    shared = {"n": 1, "records": (run.path,), "runs": (run.key,), "decimals": 3}
+    found = run.at(view)
+    cells = [Cell(value=float(found[name]) / unit, **shared) for name, unit in list(RUN_COLUMNS.values())[:3]]
+    has_p = found["p"] is not None and not pd.isna(found["p"])
+    p = {"value": float(found["p"]), "is_p": True} if has_p else {"state": "not drawn"}
+    cells.append(Cell(**(shared | p)))
+    cells += [Cell(value=float(run.at(view, m)["unbiased"]) / UNIT, **shared) for m in MULTIPLIERS if m != 1]
+    is_mixed = view == "standardised" and run.mixing
+    cells.append(Cell(value=float(run.mixing["generated_ratio"]), **shared) if is_mixed else Cell(state="–"))
+    return Row(f"{plan.labels()[run.method]}, seed {run.seed}, {view}", run.method, tuple(cells))
 
 
 def _block(mmd: Sequence[MMDRun], printed, plan: Plan, dataset: str, display: str) -> Block:

@@ -67,7 +67,10 @@ def as_markdown(table: Table) -> str:
         parts += _markdown_rows(block, block.rows + block.derived)
         for group, rows in block.groups.items():
             parts += [f"### {_plain(group)}", "", *_markdown_rows(block, rows)]
-    parts.append("In brackets: as printed in the paper. Bold: best measured; underlined: second.")
+    if any(block.has_printed for block in table.blocks):
+        parts.append("In brackets: as printed in the paper.")
+    if table.is_marked:
+        parts.append("Bold: best measured; underlined: second.")
     return "\n".join(parts) + "\n"
 
 

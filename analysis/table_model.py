@@ -114,6 +114,18 @@ class Table:
     def is_measured(self) -> bool:
         return any(block.is_measured for block in self.blocks)
 
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for block in self.blocks for row in block.all_rows for cell in row.cells]
+
+    @property
+    def is_averaged(self) -> bool:
+        return any(cell.std is not None for cell in self.cells)
+
+    @property
+    def is_marked(self) -> bool:
+        return any(cell.mark for cell in self.cells)
+
     def as_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in ("slug", "title", "caption", "unit")}
         return values | {"notes": list(self.notes), "blocks": [_block_json(block) for block in self.blocks]}

@@ -51,7 +51,9 @@ def build_tables(
     """
     specs = {spec.slug: metric_table(spec, measured, paper) for spec in TABLES}
     first, fifth = statistics_table(stats, paper, measured.plan), mmd_table.build(mmd, paper, measured.plan)
-    tables = [first, *(specs[name] for name in ("table2", "table3", "table4")), fifth, specs["table6"], specs["table7"]]
+    tables = [first, *(specs[name] for name in ("table2", "table3", "table4")), fifth]
+    tables += [mmd_table.build_runs(mmd, measured.plan)] if mmd else []
+    tables += [specs["table6"], specs["table7"]]
     return tables + [metric_table(sweep_spec(sweep), measured, paper) for sweep in measured.plan.sweeps]
 
 

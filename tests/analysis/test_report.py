@@ -1,5 +1,6 @@
 """The report is one offline page, escapes all it shows, and leads from each figure to its record."""
 
+import csv
 import json
 import re
 import shutil
@@ -249,6 +250,17 @@ def test_mmd_files_become_table_5_and_its_figure(grid, measured_mmd):
     text = (out / "table5.md").read_text()
     line = next(line for line in text.split("\n") if line.startswith("| aligndiff"))
     assert "±" in line and "(0.33 ± 0.03)" in line and "not run" not in line
+    with open(out / "table5_runs.csv", encoding="utf-8") as file:
+        mine = {row["column"]: row for row in csv.DictReader(file) if row["label"] == "aligndiff, seed 1, cosine"}
+    of_view = {result["multiplier"]: result for result in values["results"] if result["view"] == "cosine"}
+    for column, value in (
+        ("bandwidth", of_view[1]["bandwidth"]),
+        ("biased", 1e3 * of_view[1]["biased"]),
+        ("p", of_view[1]["p"]),
+        ("unbiased at 0.25 x bandwidth", 1e3 * of_view[0.25]["unbiased"]),
+    ):
+        assert float(mine[column]["measured"]) == pytest.approx(value)
+        assert mine[column]["records"] == str(folder / "beauty/aligndiff/seed1.json")
     pictures = ["--representations", str(grid.folder / "representations"), "--tables", str(out)]
     assert figures.main([*shared, *pictures, "--out", str(out)]) == 0
     assert (out / "table5_mmd.svg").is_file() and (out / "figure4_beauty.pdf").is_file()
