@@ -67,6 +67,8 @@ def as_markdown(table: Table) -> str:
         parts += _markdown_rows(block, block.rows + block.derived)
         for group, rows in block.groups.items():
             parts += [f"### {_plain(group)}", "", *_markdown_rows(block, rows)]
+        if block.not_run:
+            parts += [f"Planned and not run: {', '.join(map(_plain, block.not_run))}.", ""]
     if any(block.has_printed for block in table.blocks):
         parts.append("In brackets: as printed in the paper.")
     if table.is_marked:

@@ -53,7 +53,7 @@ def as_latex(table: Table) -> str:
     parts = [HEAD % escaped(" ".join(table.title.split()))]
     for block in table.blocks:
         parts.append(_main_float(table, block))
-        if block.others:
+        if block.groups:
             parts.append(_others_float(table, block))
     return "\n".join(parts)
 
@@ -66,6 +66,7 @@ def _main_float(table: Table, block: Block) -> str:
 
 def _others_float(table: Table, block: Block) -> str:
     caption = f"{_title(table, block)} Rows that are not in the paper's table; none is marked."
+    caption += f" Planned and not run: {', '.join(block.not_run)}." if block.not_run else ""
     groups = list(block.groups.items())
     return _float(caption, f"{_name(table, block)}-others", block, groups, ("measured",), most=len(block.columns))
 

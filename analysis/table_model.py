@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.load import PROTOCOLS
-from analysis.measured import Cell, as_json
+from analysis.measured import NOT_RUN, Cell, as_json
 
 KINDS_OF_ROWS = ("rows", "derived", "others")
 
@@ -94,9 +94,15 @@ class Block:
 
     @property
     def groups(self) -> dict[str, tuple[Row, ...]]:
-        """The other rows by their headings."""
-        names = dict.fromkeys(row.group for row in self.others)
-        return {name: tuple(row for row in self.others if row.group == name) for name in names}
+        """The other rows by their headings, without those that nobody has run."""
+        tried = [row for row in self.others if row.label not in self.not_run]
+        names = dict.fromkeys(row.group for row in tried)
+        return {name: tuple(row for row in tried if row.group == name) for name in names}
+
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """Labels of other rows that nobody has run; the paper's own rows are shown all the same."""
+        return tuple(row.label for row in self.others if all(cell.text == NOT_RUN for cell in row.cells))
 
 
 @dataclass(frozen=True)

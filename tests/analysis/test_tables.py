@@ -129,6 +129,17 @@ def test_what_the_paper_does_not_compare_is_apart_and_never_best(crowded):
         assert text.index(FLOORS) > text.index(GAIN.removesuffix(", %"))
 
 
+def test_other_rows_that_nobody_ran_are_named_in_one_line(grid):
+    grid.write("sasrec", 1)
+    grid.write("caser.tuned", 1, status="diverged", reason="nan")
+    table = tables_of(grid, grid.plan([(m, 1) for m in ("sasrec", "sasrec.tuned", "caser.tuned")]))["table2"]
+    assert [row.method for rows in table.blocks[0].groups.values() for row in rows] == ["caser.tuned"]
+    for text in (table_formats.as_markdown(table), table_formats.as_html(table)):
+        assert re.search(r"Planned and not run[^:]*: sasrec.tuned\.", text) and "diverged (1 of 1)" in text
+    rows = csv.DictReader(io.StringIO(table_formats.as_csv(table)))
+    assert "not run" in [row["state"] for row in rows if row["method"] == "sasrec.tuned"]
+
+
 def test_no_improvement_over_other_data(grid):
     grid.write("sasrec", 1, WORSE)
     grid.write("aligndiff", 1, BEST, data_sha256="f" * 64)
