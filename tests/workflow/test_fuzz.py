@@ -107,6 +107,14 @@ def test_any_compute_section(sequences, tmp_path, compute):
     assert_clean(code, errors, out / "record.json")
 
 
+@FUZZ
+@given(clock=st.fixed_dictionaries({"sasrec": sections["training"] | values}) | values)
+def test_any_clock(sequences, tmp_path, clock):
+    out = fresh(tmp_path / "run")
+    code, errors = call(train.main, [*train_argv(sequences, out, SMALL), "--clock", json.dumps(clock)])
+    assert_clean(code, errors, out / "record.json")
+
+
 @settings(FUZZ, max_examples=60)
 @given(data=st.data())
 def test_a_damaged_sequences_file(sequences, tmp_path, data):
