@@ -29,6 +29,10 @@ class Misbehaving(BaseHTTPRequestHandler):
         times = self.server.seen.count(self.path)
         if behaviour == "moved":
             self.answer(302, b"", {"Location": "/good/u.data"})
+        elif behaviour == "astray":
+            self.answer(302, b"", {"Location": "/page/sorry.html"})
+        elif behaviour == "circle":
+            self.answer(302, b"", {"Location": self.path})
         elif behaviour == "status":
             self.answer(int(self.path.split("/")[2]), b"no")
         elif behaviour == "busy" and times < 3:
@@ -137,6 +141,19 @@ def test_fault_is_named_and_tried_as_often_as_sensible(server, tmp_path, behavio
     message = refused(spec(f"{server.url}/{behaviour}/u.data"), tmp_path / "u.data")
     assert reason in message and len(server.seen) == tries
     assert f"{behaviour}/u.data" in message
+
+
+def test_a_redirect_to_an_error_page_is_no_data(server, tmp_path):
+    """The page answers 200, as many do; with or without a known checksum it is refused, and not tried again."""
+    for digest in (DIGEST, None):
+        message = refused(spec(f"{server.url}/astray/u.data", digest=digest), tmp_path / "u.data")
+        assert "web page" in message and "astray/u.data" in message
+    assert server.seen == ["/astray/u.data", "/page/sorry.html"] * 2
+
+
+def test_a_redirect_in_a_circle_ends(server, tmp_path):
+    message = refused(spec(f"{server.url}/circle/u.data"), tmp_path / "u.data")
+    assert "circle/u.data" in message and len(server.seen) < 200
 
 
 def test_wrong_checksum_shows_both(server, tmp_path):
