@@ -1,120 +1,161 @@
-"""Training steps: the fast path against the plain one, step by step in turn, in one process.
+"""Training steps of DiffuRec and AlignDiff: the fast path against the reference's way, step by step in turn.
 
-    python -m benchmarks.training --sequences results/paper/data/beauty/sequences.npz [--threads 2] [--steps 7]
+    python -m benchmarks.training --sequences results/paper/data/beauty/sequences.npz
 
-Plain: windows padded to their full width, one slice per batch, torch's own dropout, the score matrix as a whole. Both
-do the same mathematics; tests hold them equal. Without --sequences a generated dataset of Beauty's shape is used.
+Before anything is timed, loss and gradients of both ways are compared on one full batch (fp32, dropout off, same noise)
+and must agree to 1e-5. The reference's way is timed twice: in this process, where it profits from the allocator setting
+that belongs to the fast path, and in a process of its own without it, which is how the reference runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
+import itertools
 import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
-import numpy as np
+import torch
 
 import harness.cli
-from harness import layers, losses
-from harness.compute import ComputeSettings, choose, describe
+from benchmarks.common import data, timing
+from benchmarks.common.equality import TOLERANCE, differences
+from benchmarks.common.reference_way import ReferenceWay, reference_way
+from benchmarks.common.timing import Cost, cost_of
+from benchmarks.common.worker import Worker, serve
+from harness.compute import Compute, ComputeSettings, choose
 from harness.learner import Learner
 from harness.methods import build_learner, load_method
-from harness.record import write_text_atomically
-from harness.split import Sequences, TrainingView, leave_one_out
+from harness.split import TrainingView, leave_one_out
 from harness.streams import Streams
+from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences
 
-RECORD = Path(__file__).parent / "records" / "training.json"
-
-# Method, and what makes its batches plain.
-CASES: dict[str, dict[str, Any]] = {
-    "sasrec.tuned": {"length_slices": 1},
-    "diffurec.keys": {"length_slices": 1},
-    "diffurec": {},
-    "aligndiff": {"slices": 1},
-}
+METHODS = ("diffurec", "diffurec.keys", "aligndiff")
+WARM_UP = 4  # steps of a fast path; the heap has grown before, in the reference's way, as the page faults show
+# Products of the fast path in fp32 go through oneDNN, an option of ours; the reference leaves torch as it is.
+ONEDNN, AS_IT_IS = "medium", "highest"
 
 
-def generated(seed: int = 0) -> Sequences:
-    """Random sequences with Beauty's numbers of users and items and about its lengths."""
-    rng = np.random.default_rng(seed)
-    lengths = np.minimum(5 + rng.geometric(0.26, 22363) - 1, 200)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(rng.integers(1, 12102, offsets[-1]).astype(np.int32), offsets, 12101)
+def learner_of(method: str, view: TrainingView, precision: str) -> Learner:
+    settings = load_method(method).resolved("beauty")
+    return build_learner(settings, view, Streams(1), Compute(torch.device("cpu"), precision))
 
 
-@contextlib.contextmanager
-def plain_parts(learner: Learner) -> Iterator[None]:
-    """Inside, the learner pads whole windows, draws torch's dropout and makes all scores at once."""
-    module = sys.modules[type(learner).__module__]
-    name = "softmax_cross_entropy"
-    swap = mock.patch.object(module, name, losses.plain_softmax_cross_entropy) if hasattr(module, name) else None
-    with mock.patch.object(layers.Dropout, "plain", True), swap or contextlib.nullcontext():
-        yield
+def padded_sampler(way: ReferenceWay, view: TrainingView) -> PrefixSampler:
+    """The learner's samples, padded to max_len whether padding counts or not."""
+    config = way.config
+    resident = ResidentSequences.of(view.train)
+    return PrefixSampler(resident, max_len=config.max_len, batch_size=config.batch_size, trim=False)
 
 
-def seconds_of_a_step(learner: Learner, batches: Iterator[Any]) -> float:
-    batch = next(batches)
-    began = time.perf_counter()
-    learner.training_step(batch)
-    return time.perf_counter() - began
+def steps_of(step: Callable[[PrefixBatch], Any], sampler: PrefixSampler) -> Callable[[], Any]:
+    """One training step per call, batch included; all paths get the same samples in the same order."""
+    generator = Streams(1).torch("shuffle")
+    batches: Iterator[PrefixBatch] = itertools.chain.from_iterable(iter(lambda: sampler.epoch(generator), None))
+    return lambda: step(next(batches))
 
 
-def measure(name: str, view: TrainingView, compute: Any, steps: int) -> dict[str, float]:
-    """Median step of both paths and the median of their ratios."""
-    method = load_method(name)
-    fast = build_learner(method.resolved("beauty"), view, Streams(1), compute)
-    plain = build_learner(method.resolved("beauty", {"model": CASES[name]}), view, Streams(1), compute)
-    if hasattr(plain.sampler, "_trim"):
-        plain.sampler._trim = False
-    sources = [learner.batches() for learner in (fast, plain)]
-    times = []
-    for _ in range(steps + 1):  # the first round warms up
-        quick = seconds_of_a_step(fast, sources[0])
-        with plain_parts(plain):
-            slow = seconds_of_a_step(plain, sources[1])
-        times.append((quick, slow))
-    quick_S, slow_S = np.array(times[1:]).T
-    ratio_S = slow_S / quick_S
-    epoch = fast.sampler.num_samples / method.resolved("beauty")["model"]["batch_size"] * np.median(quick_S)
-    return {
-        "fast_seconds": float(np.median(quick_S)),
-        "plain_seconds": float(np.median(slow_S)),
-        "ratio": float(np.median(ratio_S)),
-        "ratio_least": float(ratio_S.min()),
-        "ratio_most": float(ratio_S.max()),
-        "fast_epoch_seconds": float(epoch),
+def timed(call: Callable[[], Any], products: str = AS_IT_IS) -> Callable[[], Cost]:
+    def run() -> Cost:
+        torch.set_float32_matmul_precision(products)
+        try:
+            return cost_of(call)
+        finally:
+            torch.set_float32_matmul_precision(AS_IT_IS)
+
+    return run
+
+
+def checked(way: ReferenceWay, view: TrainingView) -> dict[str, float]:
+    """Raise RuntimeError unless both ways give the same loss and gradients."""
+    chosen_B = torch.randperm(padded_sampler(way, view).num_samples)[: way.config.batch_size]
+    torch.set_float32_matmul_precision(ONEDNN)
+    found = differences(way, way.learner.sampler.batch(chosen_B), padded_sampler(way, view).batch(chosen_B))
+    torch.set_float32_matmul_precision(AS_IT_IS)
+    if max(found.values()) > TOLERANCE:
+        raise RuntimeError(f"fast path and reference's way differ by {found}, more than {TOLERANCE}")
+    return found
+
+
+def measure(method: str, view: TrainingView, options: argparse.Namespace) -> dict[str, Any]:
+    """Costs of a step on every path and their ratios."""
+    way = reference_way(learner_of(method, view, "fp32"))
+    found: dict[str, Any] = {"relative_difference": checked(way, view)}
+    paths = {"reference_way": timed(steps_of(way.training_step, padded_sampler(way, view)))}
+    for precision, products in (("fp32", ONEDNN), ("bf16", AS_IT_IS)):
+        learner = learner_of(method, view, precision)
+        paths[f"fast_{precision}"] = timed(steps_of(learner.training_step, learner.sampler), products)
+    warm_up(paths, 1 if options.quick else WARM_UP)
+    with Worker(worker_arguments(method, options)) as as_shipped:
+        paths["reference_way_default_allocator"] = as_shipped
+        costs = timing.in_turn(paths, options.rounds)
+    found["step"] = {name: timing.summary(of_path) for name, of_path in costs.items()}
+    found["speedup"] = {
+        f"{fast} over {slow}": timing.ratio(costs[slow], costs[fast])
+        for slow in ("reference_way", "reference_way_default_allocator")
+        for fast in ("fast_fp32", "fast_bf16")
     }
+    return found | {"epoch": epoch(way.learner.sampler, found["step"])}
+
+
+def warm_up(paths: dict[str, Callable[[], Any]], steps: int) -> None:
+    """Once the reference's way, whose tensors have one size; the fast paths until their heap has grown."""
+    for name, path in paths.items():
+        for _ in range(steps if name.startswith(("fast", "sequences")) else 1):
+            path()
+
+
+def epoch(sampler: PrefixSampler, steps: dict[str, Any]) -> dict[str, Any]:
+    """Seconds for all samples, extrapolated from the median step."""
+    seconds = {
+        name: {
+            key: round(sampler.num_batches * cost[key]["median"], 1) for key in ("processor_seconds", "wall_seconds")
+        }
+        for name, cost in steps.items()
+    }
+    return {"samples": sampler.num_samples, "steps": sampler.num_batches, "extrapolated": seconds}
+
+
+def worker_arguments(method: str, options: argparse.Namespace) -> list[str]:
+    chosen = ["benchmarks.training", "--serve", method, "--threads", str(options.threads)]
+    return chosen + (["--sequences", str(options.sequences)] if options.sequences else [])
+
+
+def serve_reference_way(method: str, view: TrainingView, threads: int) -> None:
+    """Steps in the reference's way on request, with the allocator as it is."""
+    torch.set_num_threads(threads)
+    way = reference_way(learner_of(method, view, "fp32"))
+    serve(steps_of(way.training_step, padded_sampler(way, view)))
+
+
+def report(method: str, found: dict[str, Any]) -> None:
+    print(f"{method}: {found['epoch']['samples']} samples an epoch")
+    for name, cost in found["step"].items():
+        seconds = cost["processor_seconds"]
+        print(f"  {name:32} {seconds['median']:.3f} s a step [{seconds['least']:.3f}..{seconds['most']:.3f}]")
+    for name, times in found["speedup"].items():
+        least, most = times["processor"]["least"], times["processor"]["most"]
+        print(f"  {name:48} x {times['processor']['median']:.1f} [{least:.1f}..{most:.1f}]", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
-    parser.add_argument("--sequences", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--methods", nargs="*", default=list(CASES), choices=list(CASES))
+    parser = timing.arguments(__doc__.splitlines()[0], "training", rounds=5)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--serve", choices=METHODS, help=argparse.SUPPRESS)  # what the second process is started with
     options = parser.parse_args(argv)
-    compute = choose(ComputeSettings(threads=options.threads))
-    sequences = Sequences.load(options.sequences) if options.sequences else generated()
+    sequences, name = data.load(options.sequences)
     view = leave_one_out(sequences, dataset="beauty").training_view()
-    found = {}
-    for name in options.methods:
-        found[name] = measure(name, view, compute, options.steps)
-        line = found[name]
-        print(
-            f"{name:16} fast {line['fast_seconds']:.3f} s, plain {line['plain_seconds']:.3f} s, ratio "
-            f"{line['ratio']:.1f} [{line['ratio_least']:.1f}..{line['ratio_most']:.1f}], "
-            f"epoch {line['fast_epoch_seconds']:.0f} s",
-            flush=True,
-        )
-    content = {"data": "generated" if options.sequences is None else options.sequences.name, "methods": found}
-    content |= {"steps": options.steps, "environment": describe(compute)}
-    write_text_atomically(RECORD, json.dumps(content, indent=1) + "\n")
+    if options.serve:
+        serve_reference_way(options.serve, view, options.threads)
+        return 0
+    if options.quick:
+        options.rounds = 1
+    compute = choose(ComputeSettings(device="cpu", threads=options.threads))
+    methods = timing.methods_so_far(options.out)
+    for method in options.methods:
+        methods[method] = measure(method, view, options) | {"origin": timing.origin(compute)}
+        report(method, methods[method])
+        timing.write(options.out, {"data": name, "methods": methods}, compute)
     return 0
 
 

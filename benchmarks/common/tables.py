@@ -1,0 +1,154 @@
+"""Put the records of the speed benchmarks into benchmarks/README.md, so that no figure there is typed by hand.
+
+python -m benchmarks.common.tables
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import harness.cli
+from benchmarks.common import targets
+from benchmarks.common.timing import RECORDS
+from harness.record import write_text_atomically
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- records begin -->", "<!-- records end -->"
+NAMES = {"diffurec": "DiffuRec `released`", "diffurec.keys": "DiffuRec `keys`", "aligndiff": "AlignDiff `paper`"}
+PREFIXES_SHIPPED = "prefixes_fp32_default_allocator"
+SHIPPED, TUNED = "reference_way_default_allocator", "reference_way"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def between(values: dict[str, float], digits: int = 1) -> str:
+    return f"{values['median']:.{digits}f} [{values['least']:.{digits}f}..{values['most']:.{digits}f}]"
+
+
+def source(record: dict[str, Any]) -> str:
+    """The lines under a table: command, machine, how busy it was."""
+    origins = {name: found["origin"] for name, found in record.get("methods", {}).items() if "origin" in found}
+    return "\n".join(dict.fromkeys(_source(found) for found in origins.values() or [record]))
+
+
+def _source(found: dict[str, Any]) -> str:
+    place = found["environment"]
+    threads = f"{place['threads']} thread" + "s" * (place["threads"] > 1)
+    return (
+        f"`{found['command']}`, {found['finished'][:10]}, {place['cpu']}, {threads} of {place['cores']} cores, torch "
+        f"{place['torch']}, load average {place['load_average'][0]}."
+    )
+
+
+def training(record: dict[str, Any]) -> str:
+    rows = []
+    for method, found in record["methods"].items():
+        for path, cost in found["step"].items():
+            over = [found["speedup"].get(f"{path} over {slow}", {}).get("processor") for slow in (SHIPPED, TUNED)]
+            row = [f"{NAMES[method]}, {path.replace('_', ' ')}", between(cost["processor_seconds"], 2)]
+            row += [f"{cost['page_faults']:,}", *(between(ratio) if ratio else "" for ratio in over)]
+            rows.append([*row, f"{found['epoch']['extrapolated'][path]['processor_seconds']:.0f} s"])
+    head = ["training step, batch 512", "seconds", "page faults", "over reference's way as it ships"]
+    return table([*head, "over the same with our allocator", "epoch"], rows)
+
+
+def evaluation(record: dict[str, Any]) -> str:
+    rows = []
+    for method, found in record["methods"].items():
+        for path, seconds in found["all_users"]["extrapolated"].items():
+            over = [found["speedup"].get(f"{path} over {slow}", {}).get("processor") for slow in (SHIPPED, TUNED)]
+            chains = f"{found['call'][path]['chains']:.0f}"
+            row = [f"{NAMES[method]}, {path.replace('_', ' ')}", chains, f"{seconds['processor_seconds']:.0f} s"]
+            rows.append(row + [between(ratio) if ratio else "" for ratio in over])
+    head = ["evaluation, 32 steps", "chains timed", "all users, extrapolated", "over reference's way as it ships"]
+    return table([*head, "over the same with our allocator"], rows)
+
+
+def sasrec(record: dict[str, Any]) -> str:
+    rows = []
+    for path, found in record["paths"].items():
+        over = [record["speedup"].get(f"{path} over {slow}") for slow in (PREFIXES_SHIPPED, "prefixes_fp32")]
+        row = [path.replace("_", " "), between(found["targets_per_processor_second"], 0)]
+        row += [between(ratio) if ratio else "" for ratio in over]
+        rows.append([*row, f"{found['epoch_processor_seconds']:.1f} s"])
+    head = ["SASRec, softmax over all items", "targets per second", "over prefixes, default allocator", "over prefixes"]
+    return table([*head, "epoch"], rows)
+
+
+def ranking(record: dict[str, Any]) -> str:
+    rows = []
+    for way, found in record["ways"].items():
+        memory = f"{found['extra_memory_bytes'] / 2**30:.2f} GiB"
+        rows.append([way, between(found["processor_seconds"], 2), f"{found['wall_seconds']['least']:.2f}", memory])
+    return table(["ranking all users", "seconds", "least wall seconds", "extra memory"], rows)
+
+
+def scale(record: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['users']:,}",
+            f"{row['items']:,}",
+            str(row["mean_length"]),
+            f"{row['load_seconds']:.1f}",
+            f"{row['step_seconds']:.2f}",
+            f"{row['milliseconds_per_target']:.2f}",
+            f"{row['epoch_hours_extrapolated']:.2f}",
+            f"{row['milliseconds_per_ranked_user']:.2f}",
+            f"{row['peak_memory_bytes'] / 1e9:.2f}",
+        ]
+        for row in record["rows"]
+    ]
+    head = ["users", "items", "mean length", "load, s", "training step, s", "ms a target", "h an epoch, extrapolated"]
+    return table([*head, "ms a ranked user", "peak memory, GB"], rows)
+
+
+def profiles(record: dict[str, Any]) -> str:
+    paths = record["paths"]
+    kinds = sorted({kind for path in paths.values() for kind in path["percent_by_kind"]})
+    rows = [[kind, *(f"{path['percent_by_kind'].get(kind, 0):.1f}" for path in paths.values())] for kind in kinds]
+    rows.sort(key=lambda row: -float(row[1]))
+    rows.append(["*operator calls a step*", *(f"{path['calls']:,}" for path in paths.values())])
+    name = NAMES[record["method"]]
+    return table([f"percent of a step, {name}", *(path.replace("_", " ") for path in paths)], rows)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "training": ("Training steps on Beauty", training),
+    "evaluation": ("Evaluation on Beauty", evaluation),
+    "sasrec": ("SASRec", sasrec),
+    "ranking": ("Ranking", ranking),
+    "scale": ("Scale", scale),
+    "profiles": ("Where a training step spends its time", profiles),
+}
+
+
+def markdown(folder: Path = RECORDS) -> str:
+    """The targets, then every section, or the command that would fill it."""
+    paths = {name: folder / f"{name}.json" for name in SECTIONS}
+    records = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+    parts = ["### Targets", table(["what", "asked", "measured", "verdict"], targets.rows(records))]
+    for name, (title, build) in SECTIONS.items():
+        missing = f"**Not measured yet**: `python -m benchmarks.{name}` writes the record."
+        shown = f"{build(records[name])}\n\n{source(records[name])}" if name in records else missing
+        parts += [f"### {title}", shown]
+    return "\n\n".join(parts)
+
+
+def main(argv: list[str] | None = None) -> int:
+    text = README.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{README}: the marks {BEGIN} and {END} are missing; put them where the tables belong")
+    head, tail = text.split(BEGIN, 1)[0], text.split(END, 1)[1]
+    write_text_atomically(README, f"{head}{BEGIN}\n\n{markdown()}\n\n{END}{tail}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(harness.cli.run(main))

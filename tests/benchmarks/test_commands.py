@@ -1,0 +1,88 @@
+"""Every speed benchmark runs, on a handful of users, and leaves a record that names command and machine."""
+
+import json
+
+import pytest
+
+from benchmarks import evaluation, profiles, ranking, sasrec, scale, training
+from benchmarks.common import data, tables
+from benchmarks.common.timing import Cost, extra_memory, ratio, spread
+
+
+@pytest.fixture(autouse=True)
+def same_allocator(monkeypatch):
+    """The benchmarks prepare a whole process; leave this one's heap alone."""
+    monkeypatch.setattr("harness.compute.keep_freed_memory", lambda: None)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Call a benchmark's command line on eight users and return its record."""
+    data.generated(8, 30, 9).save(tmp_path / "sequences.npz")
+
+    def call(module, *arguments):
+        out = tmp_path / f"{module.__name__.rpartition('.')[2]}.json"
+        argv = ["--quick", "--sequences", str(tmp_path / "sequences.npz"), "--out", str(out), *arguments]
+        assert module.main(argv) == 0
+        record = json.loads(out.read_text())
+        assert record["command"].startswith("python -m benchmarks.") and str(tmp_path) not in out.read_text()
+        assert record["environment"]["cpu"] and record["environment"]["threads"] == 1
+        return record
+
+    return call
+
+
+def test_training(run):
+    found = run(training, "--methods", "diffurec.keys")["methods"]["diffurec.keys"]
+    assert set(found["step"]) == {"reference_way", "reference_way_default_allocator", "fast_fp32", "fast_bf16"}
+    assert all(times["processor"]["median"] > 0 for times in found["speedup"].values())
+
+
+def test_evaluation(run):
+    found = run(evaluation, "--methods", "aligndiff")["methods"]["aligndiff"]
+    assert found["call"]["fast_bf16"]["chains"] == 8
+    assert found["call"]["reference_way"]["chains"] == pytest.approx(8 / 32)
+
+
+def test_sasrec(run):
+    paths = {"prefixes_fp32", "prefixes_fp32_default_allocator", "sequences_fp32", "sequences_bf16"}
+    assert set(run(sasrec)["paths"]) == paths
+
+
+def test_profiles(run):
+    for path in run(profiles)["paths"].values():
+        assert sum(path["percent_by_kind"].values()) == pytest.approx(100, abs=1)
+        assert path["percent_by_kind"]["matrix products"] > 0
+
+
+def test_ranking(run, monkeypatch):
+    monkeypatch.setattr(ranking, "memory_of", lambda way, options: 0)
+    assert "count" in run(ranking)["ways"]
+
+
+def test_scale(run, monkeypatch):
+    monkeypatch.setattr(scale, "in_a_process", lambda size, options: scale.measure((50, 60, 9), options))
+    rows = run(scale, "--steps", "1", "--ranked", "20")["rows"]
+    assert rows[0]["items"] == 60 and rows[0]["peak_memory_bytes"] > 0
+
+
+def test_ratios_are_taken_round_by_round():
+    slow, fast = [Cost(4, 4, 0), Cost(9, 9, 0)], [Cost(2, 1, 0), Cost(3, 1, 0)]
+    assert ratio(slow, fast)["processor"] == {"median": 6.5, "least": 4.0, "most": 9.0}
+    assert ratio(slow, fast, per_slow=2)["wall"] == {"median": 1.25, "least": 1.0, "most": 1.5}
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
+def test_extra_memory_is_what_a_call_takes():
+    assert 60 << 20 < extra_memory(lambda: bytearray(64 << 20)) < 96 << 20
+
+
+def test_generated_data_has_the_shape_asked_for():
+    sequences = data.generated(3000, 500, 10)
+    assert sequences.num_users == 3000 and sequences.num_items == 500
+    assert sequences.lengths.min() >= 5 and sequences.lengths.mean() == pytest.approx(10, rel=0.05)
+
+
+def test_the_readme_shows_the_records():
+    """After a new record: python -m benchmarks.common.tables"""
+    assert tables.markdown() in tables.README.read_text(encoding="utf-8")
