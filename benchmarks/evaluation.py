@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 import harness.cli
-from benchmarks.common import data, timing
-from benchmarks.common.equality import TOLERANCE, relative
-from benchmarks.common.reference_way import ReferenceWay, reference_way
-from benchmarks.common.worker import Worker, serve
+from benchmarks.measuring import data, timing
+from benchmarks.measuring.equality import TOLERANCE, relative
+from benchmarks.measuring.reference_way import ReferenceWay, reference_way
+from benchmarks.measuring.worker import Worker, serve
 from benchmarks.training import AS_IT_IS, ONEDNN, learner_of, timed
 from harness.compute import ComputeSettings, choose, evaluation_mode
 from harness.learner import Learner

@@ -16,8 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import harness.cli
-from benchmarks.common import data, timing
-from benchmarks.common.reference_way import reference_way
+from benchmarks.measuring import data, timing
+from benchmarks.measuring.reference_way import reference_way
 from benchmarks.training import AS_IT_IS, METHODS, ONEDNN, learner_of, padded_sampler, steps_of
 from harness.compute import ComputeSettings, choose
 from harness.split import leave_one_out

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import harness.cli
-from benchmarks.common import data, timing
+from benchmarks.measuring import data, timing
 from benchmarks.training import AS_IT_IS, ONEDNN, timed
 from harness.compute import ComputeSettings, choose
 from harness.ranking import Evaluator

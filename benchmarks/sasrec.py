@@ -23,11 +23,11 @@ from torch import Tensor
 
 import harness.cli
 from baselines.sasrec import Block, Network
-from benchmarks.common import data, timing
-from benchmarks.common.equality import TOLERANCE, relative
-from benchmarks.common.reference_way import cross_entropy, drop
-from benchmarks.common.timing import Cost
-from benchmarks.common.worker import Worker, serve
+from benchmarks.measuring import data, timing
+from benchmarks.measuring.equality import TOLERANCE, relative
+from benchmarks.measuring.reference_way import cross_entropy, drop
+from benchmarks.measuring.timing import Cost
+from benchmarks.measuring.worker import Worker, serve
 from benchmarks.training import AS_IT_IS, ONEDNN, WARM_UP, learner_of, steps_of, timed, warm_up
 from harness.compute import ComputeSettings, choose, evaluation_mode
 from harness.layers import causal_key_mask, merge_heads, split_heads

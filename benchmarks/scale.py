@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import harness.cli
-from benchmarks.common import data, timing
+from benchmarks.measuring import data, timing
 from harness.compute import Compute, ComputeSettings, choose, evaluation_mode
 from harness.learner import Learner
 from harness.methods import build_learner, load_method

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 import harness.cli
-from benchmarks.common import data, timing
-from benchmarks.common.equality import TOLERANCE, differences
-from benchmarks.common.reference_way import ReferenceWay, reference_way
-from benchmarks.common.timing import Cost, cost_of
-from benchmarks.common.worker import Worker, serve
+from benchmarks.measuring import data, timing
+from benchmarks.measuring.equality import TOLERANCE, differences
+from benchmarks.measuring.reference_way import ReferenceWay, reference_way
+from benchmarks.measuring.timing import Cost, cost_of
+from benchmarks.measuring.worker import Worker, serve
 from harness.compute import Compute, ComputeSettings, choose
 from harness.learner import Learner
 from harness.methods import build_learner, load_method

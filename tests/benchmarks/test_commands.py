@@ -5,8 +5,8 @@ import json
 import pytest
 
 from benchmarks import evaluation, profiles, ranking, sasrec, scale, training
-from benchmarks.common import data, tables
-from benchmarks.common.timing import Cost, extra_memory, ratio, spread
+from benchmarks.measuring import data, tables
+from benchmarks.measuring.timing import Cost, extra_memory, ratio, spread
 
 
 @pytest.fixture(autouse=True)
@@ -84,5 +84,5 @@ def test_generated_data_has_the_shape_asked_for():
 
 
 def test_the_readme_shows_the_records():
-    """After a new record: python -m benchmarks.common.tables"""
+    """After a new record: python -m benchmarks.measuring.tables"""
     assert tables.markdown() in tables.README.read_text(encoding="utf-8")

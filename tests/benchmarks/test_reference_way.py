@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.common.equality import TOLERANCE, differences, relative
-from benchmarks.common.reference_way import gelu, layer_norm, reference_way
+from benchmarks.measuring.equality import TOLERANCE, differences, relative
+from benchmarks.measuring.reference_way import gelu, layer_norm, reference_way
 from harness.compute import Compute, evaluation_mode
 from harness.methods import build_learner, load_method
 from harness.split import leave_one_out

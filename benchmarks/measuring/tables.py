@@ -1,6 +1,6 @@
 """Put the records of the speed benchmarks into benchmarks/README.md, so that no figure there is typed by hand.
 
-python -m benchmarks.common.tables
+python -m benchmarks.measuring.tables
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import harness.cli
-from benchmarks.common import targets
-from benchmarks.common.timing import RECORDS
+from benchmarks.measuring import targets
+from benchmarks.measuring.timing import RECORDS
 from harness.record import write_text_atomically
 
 README = Path(__file__).parents[1] / "README.md"

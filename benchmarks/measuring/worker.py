@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from benchmarks.common.timing import Cost, cost_of
+from benchmarks.measuring.timing import Cost, cost_of
 
 
 class Worker:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from baselines.diffurec import DiffuRec
-from benchmarks.common.reference_way import ReferenceWay
+from benchmarks.measuring.reference_way import ReferenceWay
 from harness.compute import evaluation_mode
 from harness.packing import Packing
 from harness.windows import PrefixBatch
