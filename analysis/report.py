@@ -78,7 +78,7 @@ def render(
             entries={name: [entry for entry in entries if entry.dataset == name] for name in _datasets(runs, plan)},
             display={name: plan.datasets.get(name, name) for name in _datasets(runs, plan)},
             status=status,
-            num_planned=len(plan.cells),
+            num_listed=len(entries),
             total_time=duration(sum(run.record.train_seconds + run.record.eval_seconds for run in runs.runs)),
             latest=max((run.record.finished for run in runs.runs), default=""),
             environments=list(list_environments(runs)),
