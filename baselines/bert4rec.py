@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.compute import Compute
-from harness.layers import Dropout, FeedForward, MultiHeadAttention, key_mask
+from harness.layers import Dropout, FeedForward, MultiHeadAttention
 from harness.learner import SingleLossLearner
 from harness.losses import softmax_cross_entropy
+from harness.packing import key_mask
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise

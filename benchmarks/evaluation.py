@@ -173,11 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         serve(slow(way, split, sample(split, options.users, way.config.max_len)[:BATCH], options.steps))
         return 0
     compute = choose(ComputeSettings(device="cpu", threads=options.threads))
-    methods = timing.methods_so_far(options.out)
-    for method in options.methods:
-        methods[method] = measure(method, split, options) | {"origin": timing.origin(compute)}
-        report(method, methods[method])
-        timing.write(options.out, {"data": name, "methods": methods}, compute)
+    timing.record_methods(options, name, compute, lambda method: measure(method, split, options), report)
     return 0
 
 

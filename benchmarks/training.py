@@ -151,11 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.quick:
         options.rounds = 1
     compute = choose(ComputeSettings(device="cpu", threads=options.threads))
-    methods = timing.methods_so_far(options.out)
-    for method in options.methods:
-        methods[method] = measure(method, view, options) | {"origin": timing.origin(compute)}
-        report(method, methods[method])
-        timing.write(options.out, {"data": name, "methods": methods}, compute)
+    timing.record_methods(options, name, compute, lambda method: measure(method, view, options), report)
     return 0
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.packing import Packing
+from harness.packing import Packing, key_mask
 
 PaddingMask = Literal["keys", "queries"]  # what a mask of padding hides, see MultiHeadAttention.packed
 
@@ -42,11 +42,6 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
-
-
-def key_mask(history_BL: Tensor) -> Tensor:
-    """Which keys may be read: real items.  [B, L] -> bool [B, 1, 1, L]"""
-    return (history_BL > 0)[:, None, None, :]
 
 
 def causal_key_mask(history_BL: Tensor) -> Tensor:

@@ -10,6 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def key_mask(history_BL: Tensor) -> Tensor:
+    """Which keys may be read: real items.  [B, L] -> bool [B, 1, 1, L]"""
+    return (history_BL > 0)[:, None, None, :]
+
+
 class Packing:
     """Where the tokens of a batch lie in a flat [N, D] tensor.
 
@@ -59,7 +64,7 @@ class Packing:
     @cached_property
     def key_masks(self) -> list[Tensor | None]:
         """Which keys each group may read: real items.  [R, 1, 1, W], or None where nothing is padding."""
-        masks = [(history_RW > 0)[:, None, None, :] for history_RW in self.histories]
+        masks = [key_mask(history_RW) for history_RW in self.histories]
         # A look at the values would make a GPU wait.
         return [None if mask.is_cpu and bool(mask.all()) else mask for mask in masks]
 

@@ -124,12 +124,12 @@ class UserNoise:
 
         A part's activations stay in a CPU's cache. Without `trim` every token of history_BL is kept.
         """
+        widths = [max(1, min(width, history_BL.shape[1])) if trim else history_BL.shape[1] for width in self._widths]
         if not history_BL.is_cpu:
-            yield slice(0, len(history_BL)), Packing([history_BL]), self
+            yield slice(0, len(history_BL)), Packing([history_BL[:, -max(widths) :]]), self
             return
         first, begin, end, pending = 0, 0, 0, []
-        for index, (size, width) in enumerate(zip(self._sizes, self._widths, strict=True)):
-            width = max(1, min(width, history_BL.shape[1])) if trim else history_BL.shape[1]
+        for index, (size, width) in enumerate(zip(self._sizes, widths, strict=True)):
             pending.append(history_BL[end : end + size, -width:])
             end += size
             if sum(part.numel() for part in pending) >= TOKENS_AT_ONCE or end == len(history_BL):

@@ -127,6 +127,21 @@ def write(path: Path, content: Mapping[str, Any], compute: Compute) -> None:
     write_text_atomically(path, json.dumps(origin(compute) | dict(content), indent=1) + "\n")
 
 
+def record_methods(
+    options: argparse.Namespace,
+    data: str,
+    compute: Compute,
+    measure: Callable[[str], dict[str, Any]],
+    report: Callable[[str, Mapping[str, Any]], None],
+) -> None:
+    """Measure the chosen methods one by one; the record is written after each, beside what it held of others."""
+    methods = methods_so_far(options.out)
+    for method in options.methods:
+        methods[method] = measure(method) | {"origin": origin(compute)}
+        report(method, methods[method])
+        write(options.out, {"data": data, "methods": methods}, compute)
+
+
 def methods_so_far(path: Path) -> dict[str, Any]:
     """What earlier runs measured of other methods, each with its origin: one may be measured again alone."""
     if not path.is_file():

@@ -14,14 +14,13 @@ from harness.layers import (
     PreNormBlock,
     attend,
     causal_key_mask,
-    key_mask,
     last_hidden,
     merge_heads,
     project,
     sinusoidal,
     split_heads,
 )
-from harness.packing import Packing
+from harness.packing import Packing, key_mask
 
 
 @pytest.fixture(autouse=True)

@@ -138,6 +138,14 @@ def test_packed_users_draw_what_padded_users_draw(monkeypatch, trim, tokens):
     assert seen == [0, 1, 2, 3, 4]
 
 
+def test_elsewhere_than_on_a_cpu_a_batch_stays_whole_and_loses_only_common_padding():
+    """A single block padded further must still draw what it draws unpadded."""
+    history = torch.tensor([[0, 0, 1, 2], [0, 0, 0, 3]])
+    for trim, width in ((True, 2), (False, 4)):
+        ((rows, packing, _),) = blocks([1], [2], [2]).parts(history.to("meta"), trim=trim)
+        assert rows == slice(0, 2) and [part.shape for part in packing.histories] == [(2, width)]
+
+
 def test_noise_is_standard_normal_and_differs_between_users():
     draw = UserNoise.single(200, 10).normal(50)
     assert abs(float(draw.mean())) < 0.05 and abs(float(draw.std()) - 1) < 0.03
