@@ -22,6 +22,20 @@ def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
         raise ValueError("configuration: " + "; ".join(_explain(error) for error in errors))
 
 
+def typed(value: Any) -> Any:
+    """Read text nested in `value` as YAML: Snakemake leaves what stands inside `--config 'a={b: 1}'` as text."""
+    if isinstance(value, Mapping):
+        return {key: typed(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [typed(inner) for inner in value]
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
 def _explain(error: ValidationError) -> str:
     where = ".".join(map(str, error.absolute_path)) or "top level"
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.configuration import check
+from harness.configuration import check, typed
 from harness.digest import ROOT
 from harness.settings import merge
 
@@ -71,6 +71,16 @@ def test_all_mistakes_come_in_one_message():
     with pytest.raises(ValueError, match="devise.*|girds.*") as caught:
         check(config, SCHEMA)
     assert "devise" in str(caught.value) and "girds" in str(caught.value)
+
+
+def test_text_inside_a_command_line_value_is_read_as_in_a_file():
+    told = {"seed": 3, "compute": {"threads": "1", "onednn": "true"}, "grid": [{"seeds": ["1", "2"]}], "mirror": "null"}
+    assert typed(told) == {
+        "seed": 3, "compute": {"threads": 1, "onednn": True}, "grid": [{"seeds": [1, 2]}], "mirror": None
+    }  # fmt: skip
+    assert typed({"file": "/data/a.txt", "odd": "a: b: c", "empty": ""}) == {
+        "file": "/data/a.txt", "odd": "a: b: c", "empty": ""
+    }  # fmt: skip
 
 
 JSON = st.recursive(

@@ -34,6 +34,15 @@ def test_full_paper_plan_needs_no_network(checkout, python_m):
     assert jobs["preprocess"] == len({dataset for dataset, _, _ in cells})
 
 
+def test_numbers_inside_a_command_line_value_are_numbers(checkout, python_m):
+    """Snakemake reads what is nested in --config as text; the job it starts must get the number."""
+    cell = "results/tiny/runs/toy/sasrec/seed1/record.json"
+    nested = ("--config", "compute={device: cpu, threads: 1}")
+    result = python_m("snakemake", "--configfile", "config/tiny.yaml", "--cores", "1", *nested, "--", cell)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert json.loads((checkout / cell).read_text())["environment"]["threads"] == 1
+
+
 def test_tiny_workflow_from_data_to_report(checkout, python_m):
     """The whole DAG runs, is complete, has nothing left to do, and reruns exactly what a change touches."""
     options = ("--configfile", "config/tiny.yaml", "--cores", "2", "--resources", "gpu=0")

@@ -6,10 +6,11 @@ import os
 import sys
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 sys.path.insert(0, workflow.basedir)
 
-from harness.configuration import check
+from harness.configuration import check, typed
 from harness.datasets import DatasetSpec
 from harness.gpu import visible_devices
 from harness.digest import code_digest
@@ -23,6 +24,7 @@ os.environ["PATH"] = os.pathsep.join(
     [os.path.dirname(sys.executable), os.environ["PATH"]]
 )
 
+update_config(config, typed(workflow.config_settings.config))
 try:
     check(config, f"{workflow.basedir}/config/config.schema.yaml")
     GRID = Grid(config)
