@@ -17,9 +17,13 @@ MMD_CELLS = [
     if cell.method in config["analysis"]["mmd"]["methods"]
 ]
 MMD = [f"{HOME}/mmd/{path}.json" for path in MMD_CELLS]
-CLOUDS = [f"{HOME}/representations/{path}.npz" for path in MMD_CELLS if "/seed1" in path]
+CLOUDS = [
+    f"{HOME}/representations/{path}.npz" for path in MMD_CELLS if "/seed1" in path
+]
 if config["records"]:
-    MMD, CLOUDS = ([path for path in made if os.path.exists(path)] for made in (MMD, CLOUDS))
+    MMD, CLOUDS = (
+        [path for path in made if os.path.exists(path)] for made in (MMD, CLOUDS)
+    )
 
 
 rule plan:
