@@ -1,0 +1,141 @@
+"""The part of README.md that shows what is measured so far, written from files so that no figure there is typed.
+
+    snakemake --configfile config/reference.yaml --cores 2
+    python -m analysis.overview --results results/from-reference --runs results/reference/runs --readme README.md
+
+Table 2 as measured beside as printed, the audit's summary, and what each trained cell took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from analysis import command, table_formats
+from analysis.inventory import duration
+from analysis.load import Run, Runs, load_runs
+from analysis.measured import Cell
+from analysis.plan import Plan, read_plan
+from analysis.table_model import Block, Row, Table
+from harness.record import write_text_atomically
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+SHOWN = ("HR@10", "NDCG@10")
+UNFINISHED = "†"
+
+
+def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Plan) -> str:
+    """The whole part between the marks, as Markdown."""
+    main = next(table for table in tables if table.slug == "table2")
+    trained = [run for run in runs.runs if run.record.completed and run.record.epochs_run]
+    return "\n\n".join(
+        [
+            f"{' / '.join(SHOWN)} in percent, seen items kept. {UNFINISHED} best at the last epoch of its budget: how "
+            "far a CPU came, no verdict on the model. Rows below the gap are not in the paper's table.",
+            comparison(main, unfinished={run.key for run in trained if is_unfinished(run)}),
+            "**The audit in short.**",
+            "\n".join(f"- {line}" for line in audit),
+            "**What these runs took.**",
+            costs(trained, plan),
+        ]
+    )
+
+
+def is_unfinished(run: Run) -> bool:
+    """Whether the best epoch was the last that the settings allowed, so that more might have been better."""
+    return run.record.best_epoch == run.record.epochs_run == run.record.settings["training"]["max_epochs"]
+
+
+def comparison(table: Table, *, unfinished: set[str]) -> str:
+    """One line per method: measured and printed for each dataset that the paper's table has."""
+    blocks = [block for block in table.blocks if block.protocol == "kept" and block.has_printed]
+    beside = {row.method: row.label for block in blocks for row in block.others if row.is_measured}
+    lines = [(row.method, row.label) for row in blocks[0].rows]
+    head = ["", *(text for block in blocks for text in (block.display, "*printed*"))]
+    body = [[label, *_line(blocks, method, unfinished)] for method, label in lines]
+    body += [["", *[""] * (len(head) - 1)]] if beside else []
+    body += [[label, *_line(blocks, method, unfinished)] for method, label in beside.items()]
+    return _markdown(head, body)
+
+
+def _line(blocks: Sequence[Block], method: str, unfinished: set[str]) -> Iterable[str]:
+    for block in blocks:
+        row = next((row for row in block.all_rows if row.method == method), None)
+        yield from _pair(block, row, unfinished) if row else ("", "")
+
+
+def _pair(block: Block, row: Row, unfinished: set[str]) -> tuple[str, str]:
+    cells: list[Cell] = [row.cells[block.columns.index(metric)] for metric in SHOWN]
+    printed = [f"{float(cell.printed):.2f}" for cell in cells if cell.printed]
+    if cells[0].value is None:
+        return cells[0].text, " / ".join(printed)
+    mark = UNFINISHED if unfinished & set(cells[0].runs) else ""
+    return " / ".join(cell.text for cell in cells) + mark, " / ".join(printed)
+
+
+def costs(trained: Sequence[Run], plan: Plan) -> str:
+    """One line per method and dataset: seeds, epochs, time and machine."""
+    labels = plan.labels()
+    head = ["", "seeds", "best epoch", "of", "training", "precision", "processor"]
+    body = []
+    for (dataset, method), found in groupby(trained, key=lambda run: (run.record.dataset, run.record.method)):
+        group = list(found)
+        records = [run.record for run in group]
+        name = f"{labels.get(method, records[0].display)}, {plan.datasets.get(dataset, dataset)}"
+        body.append(
+            [
+                name,
+                *(_listed(values) for values in zip(*map(_facts, group), strict=True)),
+            ]
+        )
+    return _markdown(head, body)
+
+
+def _facts(run: Run) -> tuple[str, ...]:
+    record, place = run.record, run.record.environment
+    epochs = (str(record.best_epoch), str(record.epochs_run))
+    device = place["cpu"] if place["device"] == "cpu" else place["device"]
+    where = f"{device}, {place['threads']} thread" + "s" * (place["threads"] > 1)
+    return str(record.seed), *epochs, duration(record.train_seconds), place["precision"], where
+
+
+def _listed(values: Iterable[str]) -> str:
+    """Each run's value, in order of seeds; once where all are the same."""
+    values = list(values)
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
+
+
+def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def put(text: str, part: str) -> str:
+    """Replace what stands between the marks.  Raises ValueError without both marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README: the marks {BEGIN} and {END} are missing; put them where the figures belong")
+    return f"{before}{BEGIN}\n\n{part}\n\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis.overview", description=__doc__)
+    parser.add_argument("--results", required=True, type=Path, help="folder with plan.json, tables/ and audit/")
+    parser.add_argument("--runs", required=True, type=Path, help="folder of the runs behind them")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="file with the two marks")
+    arguments = parser.parse_args(argv)
+    tables = table_formats.read(arguments.results / "tables")
+    findings = json.loads((arguments.results / "audit" / "findings.json").read_text(encoding="utf-8"))
+    plan = read_plan(arguments.results / "plan.json")
+    part = overview(tables, findings["summary"]["lines"], load_runs(arguments.runs), plan)
+    write_text_atomically(arguments.readme, put(arguments.readme.read_text(encoding="utf-8"), part))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

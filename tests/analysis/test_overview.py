@@ -1,0 +1,85 @@
+"""The README's figures: written from files, and the ones that stand there are those of the committed runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis import overview, table_formats
+from analysis.load import load_runs
+from analysis.plan import read_plan
+from analysis.tables import main as write_tables
+from harness.record import read_record
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def part(grid, tmp_path):
+    """The part for one unfinished and one finished run of Table 2's rows, and a floor beside them."""
+    settings = {"model": {}, "training": {"max_epochs": 5}}
+    place = {"device": "cpu", "cpu": "Some CPU", "threads": 1, "precision": "fp32"}
+    grid.write("aligndiff", best_epoch=5, settings=settings, environment=place)
+    grid.write("sasrec", 1, settings=settings, environment=place)
+    grid.write("sasrec", 2, settings=settings, environment=place, train_seconds=120.0)
+    grid.write("floor.markov", settings=settings, environment=place, best_epoch=None, epochs_run=0)
+    cells = [("aligndiff", 1), ("sasrec", 1), ("sasrec", 2), ("floor.markov", 1), ("floor.popularity", 1)]
+    plan = grid.plan(cells, displays={"aligndiff": "AlignDiff", "sasrec": "SASRec", "floor.markov": "Markov"})
+    (tmp_path / "data").mkdir(exist_ok=True)
+    options = ["--runs", str(grid.runs), "--plan", str(plan), "--data", str(tmp_path / "data")]
+    write_tables([*options, "--out", str(tmp_path / "tables")])
+    tables = table_formats.read(tmp_path / "tables")
+    return overview.overview(tables, ["one finding"], load_runs(grid.runs), read_plan(plan))
+
+
+def lines(part: str, label: str) -> list[str]:
+    return [line for line in part.splitlines() if line.startswith(f"| {label}")]
+
+
+def test_measured_stands_beside_printed_and_an_unfinished_run_is_marked(part):
+    assert lines(part, "AlignDiff |")[0].startswith("| AlignDiff | 75.00 / 45.83† | 8.13 / 4.93 |")
+    assert lines(part, "SASRec |")[0].startswith("| SASRec | 75.00 ± 0.00 / 45.83 ± 0.00 | 6.26 / 3.23 |")
+    assert "| not run | 7.91 / 4.75 |" in lines(part, "DiffuRec |")[0]
+    assert "- one finding" in part.splitlines()
+
+
+def test_what_is_not_in_the_papers_table_stands_below_and_only_if_measured(part):
+    shown = part.splitlines()
+    assert shown.index(lines(part, "Markov |")[0]) > shown.index(lines(part, "AlignDiff |")[0])
+    assert not lines(part, "floor.popularity")
+
+
+def test_costs_are_per_method_and_untrained_methods_have_none(part):
+    assert lines(part, "SASRec, Beauty") == [
+        "| SASRec, Beauty | 1, 2 | 3 | 5 | 1 min, 2 min | fp32 | Some CPU, 1 thread |"
+    ]
+    assert len(lines(part, "AlignDiff, Beauty")) == 1 and not lines(part, "Markov, ")
+
+
+def test_the_part_is_put_between_the_marks_and_nowhere_else():
+    text = f"before {overview.BEGIN} old {overview.END} after"
+    assert overview.put(text, "new") == f"before {overview.BEGIN}\n\nnew\n\n{overview.END} after"
+    with pytest.raises(ValueError, match="marks"):
+        overview.put("no marks", "new")
+
+
+@pytest.mark.slow
+def test_the_readme_shows_the_committed_runs(tmp_path):
+    """After new runs: snakemake --configfile config/reference.yaml, then python -m analysis.overview."""
+    plan, tables = tmp_path / "plan.json", tmp_path / "tables"
+    snakemake = (sys.executable, "-m", "snakemake", "--configfile", "config/reference.yaml", "--cores", "1")
+    moved = ("--config", f"output={tmp_path}", "--directory", str(ROOT), "--nolock")
+    subprocess.run([*snakemake, *moved, "--", str(plan), str(tables)], check=True, cwd=ROOT, env=os.environ)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    runs = load_runs(ROOT / "results/reference/runs")
+    made = overview.overview(table_formats.read(tables), [], runs, read_plan(plan))
+    comparison, costs = made.split("**The audit in short.**")
+    assert comparison in readme and costs.partition("took.**")[2].strip() in readme
+
+
+def test_every_committed_run_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    records = [read_record(path) for path in (ROOT / "results/reference/runs").glob("*/*/*/record.json")]
+    assert records and all(f"| {record.display}" in readme for record in records)
