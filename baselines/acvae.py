@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from harness.compute import Compute
 from harness.layers import Dropout
 from harness.losses import softmax_cross_entropy
+from harness.recurrence import unroll
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
-from harness.windows import ResidentSequences, SequenceBatch, SequenceSampler, align_left
+from harness.windows import ResidentSequences, SequenceBatch, SequenceSampler, align_left, length_slices
 
 WIDTH = 5  # of the causal convolution
 
@@ -56,9 +57,11 @@ class Config:
     contrast_learning_rate: float = 3e-4  # plain SGD on the contrast critic and, again, on the encoder
     critic_learning_rate: float = 5e-4  # plain SGD on the KL critic
     critic_weight_decay: float = 0.1  # of both SGD optimisers
+    length_slices: int = 4  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "hidden_dim", "latent_dim", "critic_dim", "max_len", "batch_size"):
+        sizes = ("embedding_dim", "hidden_dim", "latent_dim", "critic_dim", "max_len", "batch_size")
+        for name in (*sizes, "length_slices"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("dropout", "critic_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
@@ -112,12 +115,31 @@ class Generator(nn.Module):
         for layer in (self.decode, self.output):
             nn.init.xavier_normal_(layer.weight)
 
-    def forward(self, history_BL: Tensor, noise: NoiseFn) -> tuple[Tensor, Tensor]:
-        """Item vectors and latents of histories aligned left.  [B, L] -> [B, L, embedding], [B, L, latent]"""
+    def forward(
+        self, history_BL: Tensor, noise: NoiseFn, read_B: Tensor | None = None, slices: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Item vectors and latents of histories aligned left.  [B, L] -> [B, L, embedding], [B, L, latent]
+
+        read_B: how many latents of each row will be read; all by default. The encoder then looks at `slices` groups of
+        rows that are read alike, each cut to what is read of it.
+        """
+        num_rows, length = history_BL.shape
+        if read_B is None:
+            read_B = torch.full((num_rows,), length, device=history_BL.device)
         item_BLD = self.items(history_BL)
-        state_BLD = F.pad(self.gru(self.dropout(item_BLD))[0], (0, 0, WIDTH - 1, 0))
-        real_BL = torch.arange(state_BLD.shape[1], device=history_BL.device) >= WIDTH - 1
-        return item_BLD, self.encoder(state_BLD, noise, real_BL[None])
+        state_BLD = unroll(self.gru, self.dropout(item_BLD), read_B)
+        if slices == 1:
+            return item_BLD, self._encode(state_BLD, noise)
+        sorted_B, order_B = read_B.sort(stable=True)
+        groups = length_slices(sorted_B, slices)
+        latents = [self._encode(state_BLD[order_B[rows], :width], noise) for rows, width in groups]
+        z_BLD = torch.cat([F.pad(z_RWD, (0, 0, 0, length - z_RWD.shape[1])) for z_RWD in latents])
+        return item_BLD, z_BLD[order_B.argsort()]
+
+    def _encode(self, state_BLD: Tensor, noise: NoiseFn) -> Tensor:
+        state_BLD = F.pad(state_BLD, (0, 0, WIDTH - 1, 0))
+        real_BL = torch.arange(state_BLD.shape[1], device=state_BLD.device) >= WIDTH - 1
+        return self.encoder(state_BLD, noise, real_BL[None])
 
     def features(self, z: Tensor) -> Tensor:
         """What the output layer reads.  [..., latent] -> [..., embedding]"""
@@ -150,8 +172,9 @@ class ContrastCritic(nn.Module):
         self.gru = nn.GRU(config.embedding_dim + config.latent_dim, config.critic_dim, batch_first=True)
         self.leave = nn.Linear(config.critic_dim, 1)
 
-    def forward(self, item_BLD: Tensor, z_BLD: Tensor) -> Tensor:
-        hidden_BLD = self.gru(torch.cat([item_BLD, z_BLD.to(item_BLD.dtype)], dim=-1))[0]
+    def forward(self, item_BLD: Tensor, z_BLD: Tensor, length_B: Tensor) -> Tensor:
+        """Values at the first `length_B` positions of each row.  [B, L, embedding], [B, L, latent], [B] -> [B, L]"""
+        hidden_BLD = unroll(self.gru, torch.cat([item_BLD, z_BLD.to(item_BLD.dtype)], dim=-1), length_B)
         return self.leave(F.gelu(hidden_BLD)).squeeze(-1).float()
 
 
@@ -177,7 +200,7 @@ class ACVAE:
         twice_trained = [*self.generator.encoder.parameters(), *self.contrast.parameters()]
         self.optimizers = {
             "generator": torch.optim.AdamW(
-                self.generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+                self.generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
             ),
             "contrast": torch.optim.SGD(
                 twice_trained, lr=config.contrast_learning_rate, weight_decay=config.critic_weight_decay
@@ -188,6 +211,7 @@ class ACVAE:
         }
         data = ResidentSequences.of(view.train, compute.device)
         self.sampler = SequenceSampler(data, max_len=config.max_len, batch_size=config.batch_size, pieces="last")
+        self.slices = 1 if compute.is_cuda else config.length_slices
 
     def batches(self) -> Iterator[SequenceBatch]:
         return self.sampler.epoch(self.streams.torch("shuffle"))
@@ -203,8 +227,10 @@ class ACVAE:
         real_BL = torch.arange(history_BL.shape[1], device=length_B.device) < length_B[:, None]
         self.module.zero_grad(set_to_none=True)
         with self.compute.autocast():
-            item_BLD, z_BLD = self.generator(history_BL, self._draw)
-            terms = self.generator_terms(item_BLD, z_BLD, target_BL, real_BL)
+            other_B = self._others(len(history_BL)).to(length_B.device)
+            read_B = self._positions_read(length_B, other_B)
+            item_BLD, z_BLD = self.generator(history_BL, self._draw, read_B, self.slices)
+            terms = self.generator_terms(item_BLD, z_BLD, target_BL, real_BL, other_B)
         terms["loss"].backward()
         self.optimizers["generator"].step()
         self.optimizers["contrast"].step()
@@ -212,7 +238,15 @@ class ACVAE:
             terms["critic"] = self._update_critic(item_BLD.detach()[real_BL], z_BLD.detach()[real_BL], len(history_BL))
         return {name: value.detach() for name, value in terms.items()}
 
-    def generator_terms(self, item_BLD: Tensor, z_BLD: Tensor, target_BL: Tensor, real_BL: Tensor) -> dict[str, Tensor]:
+    def _positions_read(self, length_B: Tensor, other_B: Tensor) -> Tensor:
+        """How many latents of each user a loss term reads: the user's own, and as many as the user beside it has."""
+        if self.config.contrast_weight == 0:
+            return length_B
+        return torch.maximum(length_B, torch.empty_like(length_B).scatter_(0, other_B, length_B))
+
+    def generator_terms(
+        self, item_BLD: Tensor, z_BLD: Tensor, target_BL: Tensor, real_BL: Tensor, other_B: Tensor
+    ) -> dict[str, Tensor]:
         """Reconstruction, weighted KL and weighted contrast, each summed over positions and divided by users."""
         num_users = len(target_BL)
         target_N, z_ND = target_BL[real_BL], z_BLD[real_BL]
@@ -222,8 +256,8 @@ class ACVAE:
             kl_N = self.critic(item_BLD[real_BL], z_ND).mean(-1)
             terms["kl"] = self.config.kl_weight * kl_N.sum() / num_users
         if self.config.contrast_weight > 0 and num_users > 1:
-            other_B = self._others(num_users).to(z_BLD.device)
-            own, other = self.contrast(item_BLD, z_BLD), self.contrast(item_BLD, z_BLD[other_B])
+            length_B = real_BL.sum(1)
+            own, other = (self.contrast(item_BLD, z, length_B) for z in (z_BLD, z_BLD[other_B]))
             contrast = contrast_loss(own, other)[real_BL].sum() / num_users
             terms["contrast"] = self.config.contrast_weight * contrast
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}

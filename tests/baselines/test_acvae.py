@@ -135,7 +135,7 @@ def terms_of(model, num_users=3):
     real = torch.arange(4) < torch.tensor([4, 2, 3])[:num_users, None]
     history = batch.input_BL.new_tensor([[1, 2, 3, 4], [5, 6, 0, 0], [7, 8, 9, 0]])[:num_users]
     item, z = model.generator(history, fixed_noise)
-    return model.generator_terms(item, z, (history + 1) * real, real), real
+    return model.generator_terms(item, z, (history + 1) * real, real, model._others(len(history))), real
 
 
 def test_contrast_of_a_critic_that_knows_nothing():
@@ -154,7 +154,7 @@ def test_contrast_rewards_telling_own_from_other():
 def test_contrast_compares_with_another_user():
     model, pairs = learner(), []
     original = model.contrast.forward
-    model.contrast.forward = lambda item, z: pairs.append((item, z)) or original(item, z)
+    model.contrast.forward = lambda item, z, length: pairs.append((item, z)) or original(item, z, length)
     terms_of(model)
     (item, own), (same_item, other) = pairs
     assert torch.equal(item, same_item)
@@ -218,6 +218,38 @@ def test_critic_update_leaves_the_generator_alone():
     before = {name: value.clone() for name, value in model.generator.named_parameters()}
     model._update_critic(torch.randn(7, 12), torch.randn(7, 6), 2)
     assert all(torch.equal(before[name], value) for name, value in model.generator.named_parameters())
+
+
+@pytest.mark.parametrize("slices", [2, 8])
+def test_groups_of_similar_length_give_the_loss_and_gradients_of_the_padded_batch(slices, monkeypatch):
+    """A shorter user's latents after its end are compared with a longer one's, so both ways must compute them."""
+    results = []
+    for fast in (False, True):
+        weights = {"dropout": 0.0, "critic_dropout": 0.0, "kl_weight": 1.0, "contrast_weight": 1.0}
+        model = learner(**weights, length_slices=slices if fast else 1)
+        monkeypatch.setattr(model, "_draw", fixed_noise)
+        if not fast:
+            monkeypatch.setattr(acvae, "unroll", lambda gru, x, length: gru(x)[0])
+        batch = unequal_batch(model)
+        for optimizer in model.optimizers.values():
+            monkeypatch.setattr(optimizer, "step", lambda: None)
+        monkeypatch.setattr(model, "_update_critic", lambda item, z, num_users: torch.zeros(()))
+        loss = model.training_step(batch)["loss"]
+        results.append((loss, {name: p.grad for name, p in model.module.named_parameters() if p.grad is not None}))
+        monkeypatch.undo()
+    (plain, plain_gradients), (fast, fast_gradients) = results
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=0)
+    assert fast_gradients.keys() == plain_gradients.keys()
+    for name, gradient in plain_gradients.items():
+        torch.testing.assert_close(fast_gradients[name], gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
+
+
+def unequal_batch(model):
+    lengths = [1, 1, 2, 4, 4, 7, 9, 12]
+    rows = [[3 * place + step for step in range(length + 1)] for place, length in enumerate(lengths)]
+    items = torch.tensor([[0] * (13 - len(row)) + [item % 20 + 1 for item in row] for row in rows])
+    real = torch.arange(12) >= 12 - torch.tensor(lengths)[:, None]
+    return SequenceBatch(items[:, :-1] * real, items[:, 1:] * real, torch.arange(len(rows)))
 
 
 def test_encoder_has_two_optimisers_and_the_gru_one():

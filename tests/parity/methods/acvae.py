@@ -81,7 +81,7 @@ def compare(checkout: Path) -> dict[str, float]:
 
         parts = {"generator": model.Model, "critic": model.Adversary, "contrast": model.GRUAdversary}
         theirs = torch.nn.ModuleDict({name: network(OPTIONS) for name, network in parts.items()})
-        ours = toys.learner(acvae.build)
+        ours = toys.learner(acvae.build, length_slices=1)  # noise drawn for the whole batch, as the reference does
         weights = Weights(dict(ours.module.named_parameters()), dict(theirs.named_parameters()), names(), UNUSED)
         initial = {INITIAL: weights.initial_difference()}
         scramble(theirs, std=0.03)  # far from where log(sigmoid + 1e-9) of the reference saturates
