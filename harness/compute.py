@@ -119,11 +119,15 @@ def describe(compute: Compute) -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
+    """Name of the processor with family and model, as some machines call several generations by one name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
+            first = file.read().partition("\n\n")[0]
+    except OSError:
         return platform.processor() or "unknown"
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    name = facts.get("model name") or platform.processor() or "unknown"
+    return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else name
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Compute: every switch does what it says, and only on its own device."""
 
+import io
 import os
 
 import pytest
@@ -96,3 +97,18 @@ def test_evaluation_mode_puts_the_module_back_even_after_an_error(training):
         assert not module.training and not module[0].training
         raise KeyError
     assert module.training is training and module[0].training is training
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (
+            "processor: 0\ncpu family : 25\nmodel : 1\nmodel name : Some CPU\n\nprocessor: 1\n",
+            "Some CPU (family 25, model 1)",
+        ),
+        ("processor: 0\nmodel name : Some CPU\n", "Some CPU"),
+    ],
+)
+def test_generations_of_one_name_are_told_apart(told, expected, monkeypatch):
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(told))
+    assert describe(Compute())["cpu"] == expected
