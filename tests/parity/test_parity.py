@@ -1,0 +1,75 @@
+"""Baselines compute what their reference implementations compute; see `python -m tests.parity`."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.parity import checkouts, record
+from tests.parity.exchange import Tape, Weights, exactly, relative_difference
+
+
+@pytest.mark.parametrize("method", checkouts.METHODS)
+def test_method_agrees_with_its_reference(method):
+    folder = checkouts.default_folder()
+    checkout = checkouts.find(method, folder)
+    if checkout is None:
+        pytest.skip(f"no checkout of the reference; {checkouts.how_to_get(method, folder)}")
+    for package in getattr(checkouts.module_of(method), "NEEDS", ()):
+        pytest.importorskip(package)
+    assert record.too_large(checkouts.module_of(method).compare(checkout)) == {}
+
+
+@pytest.mark.parametrize("method", checkouts.METHODS)
+def test_the_committed_record_is_of_this_commit_and_within_tolerance(method):
+    entry, module = record.load()[method], checkouts.module_of(method)
+    assert (entry["repository"], entry["commit"]) == (module.REPOSITORY, module.COMMIT)
+    assert entry["differences"] and record.too_large(entry["differences"]) == {}
+    assert entry["environment"]["cpu"] and entry["environment"]["torch"]
+
+
+@pytest.mark.parametrize("method", checkouts.METHODS)
+def test_sources_name_the_same_commit(method):
+    module = checkouts.module_of(method)
+    text = (checkouts.ROOT / "baselines" / "SOURCES.md").read_text()
+    assert module.REPOSITORY in text and module.COMMIT in text
+
+
+def test_the_record_keeps_other_methods(tmp_path):
+    record.save({"a": {"x": 1}, "b": {"x": 2}}, tmp_path / "parity.json")
+    record.save({"b": {"x": 3}}, tmp_path / "parity.json")
+    assert record.load(tmp_path / "parity.json") == {"a": {"x": 1}, "b": {"x": 3}}
+
+
+def test_a_difference_is_relative_to_the_largest_value_and_never_hidden_by_nan():
+    assert relative_difference(torch.tensor([1.0, 4.5]), torch.tensor([1.0, 5.0])) == pytest.approx(0.1)
+    assert record.too_large({"a": float("nan"), "b": 0.0}).keys() == {"a"}
+    with pytest.raises(ValueError, match="finite"):
+        relative_difference(torch.tensor([float("nan")]), torch.tensor([1.0]))
+
+
+def test_every_weight_needs_a_counterpart():
+    ours, theirs = (dict(nn.Linear(2, 3).named_parameters()) for _ in range(2))
+    Weights(ours, theirs, {"weight": "weight", "bias": "bias"}).copy()
+    assert torch.equal(ours["weight"], theirs["weight"])
+    with pytest.raises(ValueError, match="ours .'bias'., theirs .'bias'."):
+        Weights(ours, theirs, {"weight": "weight"})
+
+
+def test_casts_and_defaults_are_double_inside_only():
+    with exactly():
+        assert torch.zeros(1).float().dtype == torch.arange(2, dtype=torch.float32).dtype == torch.float64
+    assert torch.zeros(1).float().dtype == torch.float32 and str(torch.float32) == "torch.float32"
+
+
+def test_draws_are_replayed_by_size_and_protected_from_change():
+    tape = Tape()
+    with tape.recording():
+        first = torch.randn(2, 3)
+        other = torch.randn(4)
+        kept = first.clone()
+        first.mul_(2)
+    with tape.replaying():
+        assert torch.equal(torch.randn_like(other), other)
+        assert torch.equal(torch.randn(6), kept.flatten())
+        with pytest.raises(ValueError, match="no draw of 6 values"):
+            torch.randn(6)
