@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 # A gradient is measured against the largest one of its own parameter, or against this share of the largest of all:
 # some are exactly zero (a bias on keys, which softmax ignores), and their rounding means nothing.
-SMALLEST_GRADIENT = 1e-6
+SMALLEST = 1e-6
 
 
 @contextlib.contextmanager
@@ -50,7 +50,9 @@ class Weights:
     ours, theirs: parameters by name
     names:  ours -> theirs; every parameter of ours must be in it
     unused: beginnings of the names that only the reference has
-    Raises ValueError on a parameter that is in neither list or of another shape.
+    rows:   for parameters whose rows the reference orders differently: which of its rows are ours
+    Raises ValueError on a parameter that is in neither list or of another shape, dimensions of size 1 aside (a
+    convolution of width 1 is a linear layer).
     """
 
     def __init__(
@@ -59,34 +61,48 @@ class Weights:
         theirs: Mapping[str, Tensor],
         names: Mapping[str, str],
         unused: tuple[str, ...] = (),
+        rows: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.ours, self.theirs, self.names = ours, theirs, dict(names)
+        self.ours, self.theirs, self.names, self.rows = ours, theirs, dict(names), rows or {}
         missing = set(ours) ^ set(self.names)
         left = {name for name in set(theirs) - set(self.names.values()) if not name.startswith(unused)}
         left |= set(self.names.values()) - set(theirs)
         if missing or left:
             raise ValueError(f"weights without a counterpart: ours {sorted(missing)}, theirs {sorted(left)}")
         for name, other in self.names.items():
-            if ours[name].shape != theirs[other].shape:
+            if ours[name].squeeze().shape != theirs[other].squeeze().shape:
                 raise ValueError(f"{name}: {tuple(ours[name].shape)}, {other}: {tuple(theirs[other].shape)}")
+
+    def _as_ours(self, name: str, theirs: Tensor) -> Tensor:
+        """A parameter of the reference, or its gradient, in the shape and order of ours."""
+        theirs = theirs[self.rows[name]] if name in self.rows else theirs
+        return theirs.detach().reshape(self.ours[name].shape).clone()
 
     def copy(self) -> None:
         """Give ours the reference's values."""
         with torch.no_grad():
-            for name, other in self.names.items():
-                self.ours[name].copy_(self.theirs[other])
+            for name, (_, theirs) in self.values().items():
+                self.ours[name].copy_(theirs)
 
     def forget_gradients(self) -> None:
         for parameter in (*self.ours.values(), *self.theirs.values()):
             parameter.grad = None
 
+    def values(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Copies of each shared parameter, ours and theirs, by our name."""
+        pairs = ((name, self.ours[name].detach().clone(), self.theirs[other]) for name, other in self.names.items())
+        return {name: (ours, self._as_ours(name, theirs)) for name, ours, theirs in pairs}
+
+    def update_difference(self, before: Mapping[str, tuple[Tensor, Tensor]]) -> float:
+        """Largest relative difference of what was added to any shared parameter since `before`."""
+        after = self.values()
+        changes = {name: tuple(new - old for new, old in zip(after[name], before[name], strict=True)) for name in after}
+        return max(_differences(changes).values())
+
     def gradient_differences(self) -> dict[str, float]:
         """Relative difference of each shared parameter's gradient, by our name."""
-        pairs = {
-            name: (_gradient(self.ours[name]), _gradient(self.theirs[other])) for name, other in self.names.items()
-        }
-        floor = SMALLEST_GRADIENT * max(float(theirs.abs().max()) for _, theirs in pairs.values())
-        return {name: relative_difference(*pair, floor=floor) for name, pair in pairs.items()}
+        pairs = ((name, _gradient(self.ours[name]), _gradient(self.theirs[other])) for name, other in self.names.items())
+        return _differences({name: (ours, self._as_ours(name, theirs)) for name, ours, theirs in pairs})
 
     def gradient_difference(self) -> float:
         return max(self.gradient_differences().values())
@@ -94,6 +110,12 @@ class Weights:
 
 def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _differences(pairs: Mapping[str, tuple[Tensor, ...]]) -> dict[str, float]:
+    """Relative difference of each pair of ours and theirs, see SMALLEST."""
+    floor = SMALLEST * max(float(theirs.abs().max()) for _, theirs in pairs.values())
+    return {name: relative_difference(*pair, floor=floor) for name, pair in pairs.items()}
 
 
 def relative_difference(ours: Tensor, theirs: Tensor, *, floor: float = 0.0) -> float:
@@ -117,7 +139,7 @@ class Tape:
         self.draws: list[Tensor] = []
 
     def add(self, draw: Tensor) -> Tensor:
-        self.draws.append(draw.clone())  # what we draw may be changed in place
+        self.draws.append(draw.clone())  # as what we draw may be changed in place
         return draw
 
     def take(self, *shape: int) -> Tensor:
@@ -129,25 +151,31 @@ class Tape:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep what torch.randn and torch.randint return inside, in the default precision."""
-        normal, integers = torch.randn, torch.randint
+        """Keep what torch.randn, torch.rand and torch.randint return inside, normal values in the default precision."""
+        normal, uniform, integers = torch.randn, torch.rand, torch.randint
 
         def randn(*arguments, **options):
             return self.add(normal(*arguments, **options).to(torch.get_default_dtype()))
 
-        def randint(*arguments, **options):
-            return self.add(integers(*arguments, **options))
+        def keep(draw):
+            return lambda *arguments, **options: self.add(draw(*arguments, **options))
 
-        with patch.object(torch, "randn", randn), patch.object(torch, "randint", randint):
+        with (
+            patch.object(torch, "randn", randn),
+            patch.object(torch, "rand", keep(uniform)),
+            patch.object(torch, "randint", keep(integers)),
+        ):
             yield
 
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
-        """Answer normal draws of torch and numpy and numpy's choices from the tape inside."""
+        """Answer normal draws and integers of torch and numpy from the tape inside."""
         with (
             patch.object(torch, "randn", lambda *shape, **_: self.take(*_flat(shape))),
             patch.object(torch, "randn_like", lambda x, **_: self.take(*x.shape)),
+            patch.object(torch, "randint", lambda *_, size, **__: self.take(*size)),
             patch.object(torch, "normal", lambda mean, std: mean + std * self.take(*mean.shape)),
+            patch.object(np.random, "normal", lambda mean, std, size: mean + std * self.take(*size).numpy()),
             patch.object(np.random, "choice", lambda a, size=None, **_: self.take(*_flat((size,))).numpy()),
         ):
             yield
