@@ -68,15 +68,20 @@ def _git(path: Path, *command: str) -> str:
 @contextlib.contextmanager
 def importing(folder: Path) -> Iterator[None]:
     """Let modules of `folder` be imported under their own names inside, and forget them afterwards."""
-    before = set(sys.modules)
+    before, path = set(sys.modules), list(sys.path)
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        sys.path[:] = path
         sys.dont_write_bytecode = writes_bytecode
         for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).is_relative_to(folder):
+            if any(Path(place).is_relative_to(folder) for place in _places(sys.modules[name])):
                 del sys.modules[name]
+
+
+def _places(module: ModuleType) -> list[str]:
+    """A module's file, or the folders of a package."""
+    file = getattr(module, "__file__", None)
+    return [file] if file else list(getattr(module, "__path__", []))

@@ -101,7 +101,9 @@ class Weights:
 
     def gradient_differences(self) -> dict[str, float]:
         """Relative difference of each shared parameter's gradient, by our name."""
-        pairs = ((name, _gradient(self.ours[name]), _gradient(self.theirs[other])) for name, other in self.names.items())
+        pairs = (
+            (name, _gradient(self.ours[name]), _gradient(self.theirs[other])) for name, other in self.names.items()
+        )
         return _differences({name: (ours, self._as_ours(name, theirs)) for name, ours, theirs in pairs})
 
     def gradient_difference(self) -> float:

@@ -1,7 +1,9 @@
-"""The committed record of parity: one entry per method, replaced when that method is compared again."""
+"""The committed record of parity: one entry per method."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +21,20 @@ TOLERANCE: Final = 1e-6  # of relative differences, where both sides compute in 
 def measure(method: str, checkout: Path) -> dict[str, Any]:
     """Compare one method with its reference and return its entry."""
     module = module_of(method)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # references print
+        differences = module.compare(checkout)
     return {
         "repository": module.REPOSITORY,
         "commit": module.COMMIT,
-        "differences": module.compare(checkout),
+        "differences": differences,
         "command": f"python -m tests.parity {method}",
-        "environment": describe(Compute(torch.device("cpu"))) | {"precision": "fp64"},
+        "environment": environment("fp64"),
     }
+
+
+def environment(precision: str) -> dict[str, Any]:
+    """Versions and machine, as in run records."""
+    return describe(Compute(torch.device("cpu"))) | {"precision": precision}
 
 
 def too_large(differences: dict[str, float]) -> dict[str, float]:
@@ -38,7 +47,10 @@ def load(path: Path = RECORD) -> dict[str, Any]:
 
 
 def save(entries: dict[str, Any], path: Path = RECORD) -> None:
-    """Write `entries` over those of the same methods; the others stay."""
-    text = json.dumps(load(path) | entries, indent=1, sort_keys=True, allow_nan=False)
+    """Write `entries` over the same keys of the same methods; the others stay."""
+    merged = load(path)
+    for method, entry in entries.items():
+        merged[method] = merged.get(method, {}) | entry
+    text = json.dumps(merged, indent=1, sort_keys=True, allow_nan=False)
     with replacing(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")

@@ -34,9 +34,9 @@ def test_sources_name_the_same_commit(method):
 
 
 def test_the_record_keeps_other_methods(tmp_path):
-    record.save({"a": {"x": 1}, "b": {"x": 2}}, tmp_path / "parity.json")
+    record.save({"a": {"x": 1}, "b": {"x": 2, "y": 2}}, tmp_path / "parity.json")
     record.save({"b": {"x": 3}}, tmp_path / "parity.json")
-    assert record.load(tmp_path / "parity.json") == {"a": {"x": 1}, "b": {"x": 3}}
+    assert record.load(tmp_path / "parity.json") == {"a": {"x": 1}, "b": {"x": 3, "y": 2}}
 
 
 def test_a_difference_is_relative_to_the_largest_value_and_never_hidden_by_nan():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -37,12 +38,12 @@ OPTIONS = {
 UNUSED = ("position_embeddings", *(f"diffu.xstart_model.{name}" for name in ("linear_", "fuse_linear")))
 
 
-def reference_model(checkout: Path) -> torch.nn.Module:
-    """The reference's network as its main.py builds it."""
+def reference_model(checkout: Path, **changes: Any) -> torch.nn.Module:
+    """The reference's network as its main.py builds it, with OPTIONS and `changes`."""
     with importing(checkout / "src"), patch.object(np, "int", int, create=True):
         import model
 
-        options = SimpleNamespace(**OPTIONS)
+        options = SimpleNamespace(**(OPTIONS | changes))
         return model.Att_Diffuse_model(model.create_model_diffu(options), options)
 
 
