@@ -1,4 +1,4 @@
-"""References written in TensorFlow 1: the authors' code runs under an interpreter of its own, and arrays travel in files.
+"""References in TensorFlow 1: the authors' code runs under an interpreter of its own, and arrays travel in files.
 
 It needs Python 3.7 and TensorFlow 1.15, which nothing else here could share an environment with:
 
@@ -52,7 +52,7 @@ def run(graph: str, checkout: Path, arrays: Mapping[str, Tensor | np.ndarray | i
 
 
 def parameters(made: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with their gradients in `.grad`, by variable name; kernels [..., in, out] as torch has them, [out, in]."""
+    """Weights with gradients in `.grad`, by variable name; kernels [..., in, out] as torch has them, [out, in]."""
     result = {}
     for key in made:
         if key.startswith("weight/"):

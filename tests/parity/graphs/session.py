@@ -46,9 +46,9 @@ def save(loss, feeds, **results):
         for variable in variables:
             variable.load(session.run(variable) + STD * rng.randn(*variable.shape.as_list()), session)
         made = {"loss": session.run(loss, feeds)}
-        for variable, value, gradient in zip(variables, *session.run([variables, gradients], feeds)):
-            made["weight/" + variable.op.name] = value
-            made["gradient/" + variable.op.name] = gradient
+        values = session.run([variables, gradients], feeds)
+        for index, variable in enumerate(variables):
+            made["weight/" + variable.op.name], made["gradient/" + variable.op.name] = (each[index] for each in values)
         for name, result in results.items():
             tensor, other = result if isinstance(result, tuple) else (result, feeds)
             made[name] = session.run(tensor, other)

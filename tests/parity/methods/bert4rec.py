@@ -82,7 +82,8 @@ def _slots(input_BL: Tensor, hidden_BL: Tensor) -> dict[str, Tensor]:
     count = int((hidden_BL > 0).sum(1).max())
     place_BN = (hidden_BL > 0).double().sort(dim=1, descending=True, stable=True).indices[:, :count]
     chosen_BN = hidden_BL.gather(1, place_BN)
-    return {"input": input_BL, "place": place_BN * (chosen_BN > 0), "hidden": chosen_BN, "weight": (chosen_BN > 0) * 1.0}
+    real_BN = chosen_BN > 0
+    return {"input": input_BL, "place": place_BN * real_BN, "hidden": chosen_BN, "weight": real_BN.double()}
 
 
 def _follow(input_BL: Tensor, hidden_BL: Tensor) -> Tensor:

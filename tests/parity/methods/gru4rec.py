@@ -6,6 +6,7 @@ The port is the authors' (same repository owner as the Theano original) and runs
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,6 +38,11 @@ def compare(checkout: Path) -> dict[str, float]:
             differences = Epoch(checkout, loss, their_name).differences()
         result |= {f"{loss}: {name}": value for name, value in differences.items()}
     return result
+
+
+def _tensor_of_series(tensor: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch.tensor for pandas' Series too, which it took when the reference was written."""
+    return lambda data, **options: tensor(getattr(data, "values", data), **options)
 
 
 class Epoch:
@@ -71,6 +77,9 @@ class Epoch:
                 logq=self.ours.config.logq,
                 device=torch.device("cpu"),
             )
+        # The port counts a full batch's targets even when the last sessions no longer fill one; the original does not.
+        corrected = self.theirs.loss_function
+        self.theirs.loss_function = lambda score, items, _: corrected(score, items, len(score))
         self.item_ids = torch.from_numpy(self.data["ItemId"].unique())  # the reference numbers items as they appear
         self.samples: list[Tensor] = []
         self.losses: list[Tensor] = []
@@ -88,10 +97,12 @@ class Epoch:
         with (
             patch.object(model, "_reset_weights_to_compatibility_mode", lambda theirs: self._start(theirs)),
             patch.object(self.module.SampleCache, "get_sample", lambda _: samples.pop(0)),
+            patch.object(torch, "tensor", _tensor_of_series(torch.tensor)),
             contextlib.ExitStack() as self.training,
         ):
             self.theirs.fit(self.data)
-        self.result["losses of all steps"] = relative_difference(torch.stack(self.losses), torch.stack(self.their_losses))
+        losses = (torch.stack(each) for each in (self.losses, self.their_losses))
+        self.result["losses of all steps"] = relative_difference(*losses)
         weights = self._weights(self.theirs.model)
         return self.result | {"update": weights.update_difference(self.before), "scores": self._ranking()}
 
