@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.layers import Dropout
+
 # A gradient is measured against the largest one of its own parameter, or against this share of the largest of all:
 # some are exactly zero (a bias on keys, which softmax ignores), and their rounding means nothing.
 SMALLEST = 1e-6
+
+INITIAL = "initial weights, in standard errors"  # name of a difference that is one of samples
 
 
 @contextlib.contextmanager
@@ -28,12 +32,31 @@ def exactly() -> Iterator[None]:
         with (
             torch.random.fork_rng(devices=[]),
             patch.object(torch, "float32", torch.float64),
+            patch.object(torch, "float", torch.float64),
             patch.object(torch.Tensor, "float", torch.Tensor.double),
         ):
             torch.manual_seed(0)
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def visible_dropout(*more: type[nn.Module]) -> Iterator[None]:
+    """Let dropout layers of both sides, and of the classes in `more`, scale by 1 - rate / 2 in training.
+
+    Masks could not be exchanged, as each side draws its own; a scale shows whether every layer is where it belongs and
+    has the right rate.
+    """
+
+    def forward(module: nn.Module, x: Tensor) -> Tensor:
+        rate = module.drop_prob if hasattr(module, "drop_prob") else module.p
+        return x * (1 - rate / 2) if module.training else x
+
+    with contextlib.ExitStack() as stack:
+        for layer in (nn.Dropout, Dropout, *more):
+            stack.enter_context(patch.object(layer, "forward", forward))
+        yield
 
 
 def scramble(module: nn.Module, *, std: float = 0.1, seed: int = 0) -> None:
@@ -78,6 +101,13 @@ class Weights:
         theirs = theirs[self.rows[name]] if name in self.rows else theirs
         return theirs.detach().reshape(self.ours[name].shape).clone()
 
+    def initial_difference(self) -> float:
+        """How far means and spreads of freshly made parameters lie apart, in standard errors; the largest.
+
+        Raises ValueError where one side starts from a constant that the other does not have.
+        """
+        return max(_standard_errors(name, *pair) for name, pair in self.values().items())
+
     def copy(self) -> None:
         """Give ours the reference's values."""
         with torch.no_grad():
@@ -108,6 +138,19 @@ class Weights:
 
     def gradient_difference(self) -> float:
         return max(self.gradient_differences().values())
+
+
+def _standard_errors(name: str, ours: Tensor, theirs: Tensor) -> float:
+    """Difference of two samples' means or standard deviations, over its own standard error for normal values."""
+    if ours.numel() == 1:
+        return 0.0  # no sample to speak of
+    stds = [float(values.std(unbiased=False)) for values in (ours, theirs)]
+    if min(stds) == 0:
+        if max(stds) > 0 or not torch.equal(ours, theirs):
+            raise ValueError(f"{name}: one side starts from another constant")
+        return 0.0
+    error = math.hypot(*stds) / math.sqrt(ours.numel())
+    return max(abs(float(ours.mean() - theirs.mean())) / error, abs(stds[0] - stds[1]) / (error / math.sqrt(2)))
 
 
 def _gradient(parameter: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from harness.layers import Dropout
 from tests.parity import checkouts, record
-from tests.parity.exchange import Tape, Weights, exactly, relative_difference
+from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_difference, visible_dropout
 
 
 @pytest.mark.parametrize("method", checkouts.METHODS)
@@ -52,6 +53,35 @@ def test_every_weight_needs_a_counterpart():
     assert torch.equal(ours["weight"], theirs["weight"])
     with pytest.raises(ValueError, match="ours .'bias'., theirs .'bias'."):
         Weights(ours, theirs, {"weight": "weight"})
+
+
+def test_a_missing_gradient_is_a_difference():
+    ours, theirs = (nn.Linear(2, 3) for _ in range(2))
+    weights = Weights(*(dict(one.named_parameters()) for one in (ours, theirs)), {"weight": "weight", "bias": "bias"})
+    weights.copy()
+    before, x = weights.values(), torch.ones(1, 2)
+    for one in (ours, theirs):
+        one(x).sum().backward()
+        torch.optim.SGD(one.parameters(), lr=0.1).step()
+    assert weights.gradient_difference() == 0 and weights.update_difference(before) == 0
+    ours.bias.grad = None
+    assert weights.gradient_difference() == 1
+
+
+def test_another_initial_spread_is_seen():
+    torch.manual_seed(0)
+    ours, theirs = (nn.Linear(100, 100, bias=False) for _ in range(2))
+    weights = Weights(*(dict(one.named_parameters()) for one in (ours, theirs)), {"weight": "weight"})
+    assert weights.initial_difference() < record.STANDARD_ERRORS
+    with torch.no_grad():
+        ours.weight *= 1.2
+    assert record.too_large({f"a: {INITIAL}": weights.initial_difference()})
+
+
+def test_dropout_shows_place_and_rate():
+    with visible_dropout():
+        assert nn.Dropout(0.5)(torch.ones(1)) == Dropout(0.5)(torch.ones(1)) == 0.75
+        assert Dropout(0.5).eval()(torch.ones(1)) == 1
 
 
 def test_casts_and_defaults_are_double_inside_only():

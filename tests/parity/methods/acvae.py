@@ -16,7 +16,7 @@ from harness.streams import UserNoise
 from harness.windows import align_left
 from tests.parity import toys
 from tests.parity.checkouts import importing
-from tests.parity.exchange import Tape, Weights, exactly, relative_difference, scramble
+from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_difference, scramble, visible_dropout
 
 REPOSITORY, COMMIT = "ACVAE/ACVAE-PyTorch", "9a1dac6"
 
@@ -70,21 +70,24 @@ UNUSED = ("generator.linear1.", "generator.linear_o.")
 
 def compare(checkout: Path) -> dict[str, float]:
     """Relative differences; pairs of users for the contrast are taken in the order of the batch on both sides."""
-    with exactly(), importing(checkout), patch.object(torch, "randperm", lambda n, **_: torch.arange(n)):
+    with (
+        exactly(),
+        visible_dropout(),
+        importing(checkout),
+        patch.object(torch, "randperm", lambda n, **_: torch.arange(n)),
+    ):
         import loss_func
         import model
 
         parts = {"generator": model.Model, "critic": model.Adversary, "contrast": model.GRUAdversary}
         theirs = torch.nn.ModuleDict({name: network(OPTIONS) for name, network in parts.items()})
-        for module in theirs.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        scramble(theirs, std=0.03)  # far from where log(sigmoid + 1e-9) of the reference saturates
-        ours = toys.learner(acvae.build, dropout=0.0, critic_dropout=0.0)
+        ours = toys.learner(acvae.build)
         weights = Weights(dict(ours.module.named_parameters()), dict(theirs.named_parameters()), names(), UNUSED)
+        initial = {INITIAL: weights.initial_difference()}
+        scramble(theirs, std=0.03)  # far from where log(sigmoid + 1e-9) of the reference saturates
         weights.copy()
         ranking = _ranking(ours, theirs)  # first, as the training step moves the weights
-        return _training(ours, theirs, weights, loss_func) | {"scores": ranking}
+        return initial | _training(ours, theirs, weights, loss_func) | {"scores": ranking}
 
 
 def _training(ours: acvae.ACVAE, theirs: torch.nn.ModuleDict, weights: Weights, losses: Any) -> dict[str, float]:

@@ -20,13 +20,13 @@ from harness.streams import UserNoise
 from harness.windows import SequenceBatch, pad_left
 from tests.parity import toys
 from tests.parity.checkouts import importing
-from tests.parity.exchange import Tape, Weights, exactly, relative_difference, scramble
+from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_difference, scramble, visible_dropout
 
 REPOSITORY, COMMIT = "ziqiangcui/CaDiRec", "870f0dd"
 NEEDS = ("transformers",)
 
 DIM, HEADS, BLOCKS = 64, 2, 2
-# The reference's configs/cadirec_config_beauty.py, without dropout or the spare mask row.
+# The reference's configs/cadirec_config_beauty.py, without the spare mask row.
 OPTIONS = {
     "item_size": toys.NUM_ITEMS + 1,
     "train_batch_size": toys.NUM_USERS,
@@ -35,7 +35,7 @@ OPTIONS = {
     "n_layers": BLOCKS,
     "n_heads": HEADS,
     "inner_size": 128,
-    "sasrec_dropout_prob": 0.0,
+    "sasrec_dropout_prob": 0.5,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
     "initializer_range": 0.02,
@@ -43,8 +43,8 @@ OPTIONS = {
     "num_hidden_layers": BLOCKS,
     "intermediate_size": 128,
     "num_attention_heads": HEADS,
-    "attention_probs_dropout_prob": 0.0,
-    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.2,
+    "hidden_dropout_prob": 0.2,
     "max_position_embeddings": toys.MAX_LEN,
     "max_relative_positions": -1,
     "type_vocab_size": 0,
@@ -113,7 +113,10 @@ def rows() -> dict[str, Tensor]:
 
 def compare(checkout: Path) -> dict[str, float]:
     """Relative differences; padding is kept out of the reference's denoising logits, as it is no candidate here."""
-    with exactly(), importing(checkout), patch.object(torch.Tensor, "cuda", lambda x: x):
+    from transformers.models.deberta.modeling_deberta import StableDropout
+
+    no_cuda = patch.object(torch.Tensor, "cuda", lambda x: x)
+    with exactly(), visible_dropout(StableDropout), importing(checkout), no_cuda:
         from trainers import trainer as code
 
         loader = SimpleNamespace(item_size=OPTIONS["item_size"], train_dataloader=[])
@@ -121,13 +124,14 @@ def compare(checkout: Path) -> dict[str, float]:
         trainer = code.Trainer(SimpleNamespace(**OPTIONS), torch.device("cpu"), loader)
         theirs, logits_of = trainer.model, trainer.model.get_logits
         theirs.get_logits = lambda hidden: F.pad(logits_of(hidden)[..., 1:], (1, 0), value=-1e30)
-        scramble(theirs)
-        ours = toys.learner(cadirec.build, dropout=0.0, denoiser_dropout=0.0, mask_rate=MASK_RATE, length_slices=1)
+        ours = toys.learner(cadirec.build, mask_rate=MASK_RATE, length_slices=1)
         named = (dict(module.named_parameters()) for module in (ours.module, theirs))
         weights = Weights(*named, names(), ("bias",), rows())
+        initial = {INITIAL: weights.initial_difference()}
+        scramble(theirs)
         weights.copy()
         ranking = _ranking(ours, theirs)  # first, as the training step moves the weights
-        return _training(ours, trainer, weights) | {"scores": ranking}
+        return initial | _training(ours, trainer, weights) | {"scores": ranking}
 
 
 def _training(ours: cadirec.CaDiRec, trainer: Any, weights: Weights) -> dict[str, float]:

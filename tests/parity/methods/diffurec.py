@@ -15,12 +15,12 @@ from harness.compute import evaluation_mode
 from harness.streams import UserNoise
 from tests.parity import toys
 from tests.parity.checkouts import importing
-from tests.parity.exchange import Tape, Weights, exactly, relative_difference, scramble
+from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_difference, scramble, visible_dropout
 
 REPOSITORY, COMMIT = "WHUIR/DiffuRec", "f6f70c9"
 ROWS = 48  # training samples in the batch
 
-# Defaults of the reference's main.py, without dropout.
+# Defaults of the reference's main.py.
 OPTIONS = {
     "hidden_size": 128,
     "num_blocks": 4,
@@ -29,8 +29,8 @@ OPTIONS = {
     "noise_schedule": "trunc_lin",
     "lambda_uncertainty": 0.001,
     "rescale_timesteps": True,
-    "dropout": 0.0,
-    "emb_dropout": 0.0,
+    "dropout": 0.1,
+    "emb_dropout": 0.3,
     "item_num": toys.NUM_ITEMS,
     "max_len": toys.MAX_LEN,
 }
@@ -74,15 +74,24 @@ def names() -> dict[str, str]:
 
 
 def compare(checkout: Path) -> dict[str, float]:
-    """Relative differences of the released configuration (`mask: released`)."""
-    with exactly():
-        theirs = reference_model(checkout)
-        ours = toys.learner(diffurec.build, dropout=0.0, embedding_dropout=0.0)
-        scramble(theirs)
-        named = (dict(module.named_parameters()) for module in (ours.module, theirs))
-        weights = Weights(*named, names(), UNUSED)
-        weights.copy()
-        return _training(ours, theirs, weights) | {"scores after the chain": _ranking(ours, theirs)}
+    """Relative differences of `mask: released`, as released and with a delta of 1, which brings diffusion to light."""
+    found: dict[str, float] = {}
+    for delta in (OPTIONS["lambda_uncertainty"], 1.0):
+        with exactly(), visible_dropout():
+            differences = _compare(checkout, delta)
+        found |= {f"delta {delta:g}: {name}": value for name, value in differences.items()}
+    return found
+
+
+def _compare(checkout: Path, delta: float) -> dict[str, float]:
+    theirs = reference_model(checkout, lambda_uncertainty=delta)
+    ours = toys.learner(diffurec.build, delta=delta)
+    named = (dict(module.named_parameters()) for module in (ours.module, theirs))
+    weights = Weights(*named, names(), UNUSED)
+    initial = {INITIAL: weights.initial_difference()}
+    scramble(theirs)
+    weights.copy()
+    return initial | _training(ours, theirs, weights) | {"scores after the chain": _ranking(ours, theirs)}
 
 
 def _training(ours: diffurec.DiffuRec, theirs: torch.nn.Module, weights: Weights) -> dict[str, float]:

@@ -15,17 +15,17 @@ from harness.streams import UserNoise
 from harness.windows import pad_left
 from tests.parity import toys
 from tests.parity.checkouts import importing
-from tests.parity.exchange import Weights, exactly, relative_difference, scramble
+from tests.parity.exchange import INITIAL, Weights, exactly, relative_difference, scramble, visible_dropout
 
 REPOSITORY, COMMIT = "zfan20/STOSA", "1f00ecb"
 
-# The README's command for Beauty, on a CPU and without dropout or the spare mask row.
+# The README's command for Beauty, on a CPU, without the spare mask row, with attention dropout.
 OPTIONS = {
     "hidden_size": 64,
     "num_attention_heads": 4,
     "hidden_act": "gelu",
-    "attention_probs_dropout_prob": 0.0,
-    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_dropout_prob": 0.3,
     "initializer_range": 0.02,
     "max_seq_length": toys.MAX_LEN,
     "distance_metric": "wasserstein",
@@ -83,7 +83,7 @@ def pass_the_mean_on(encoder: torch.nn.Module) -> None:
 def compare(checkout: Path) -> dict[str, float]:
     """Relative differences with one block, as the README's command has it, and with two."""
     found: dict[str, float] = {}
-    with exactly(), importing(checkout):
+    with exactly(), visible_dropout(), importing(checkout):
         import utils
 
         for name in MISSING:
@@ -104,11 +104,12 @@ def _compare(encoder: str, num_blocks: int) -> dict[str, float]:
     if encoder == "paper":
         pass_the_mean_on(theirs.item_encoder)
     trainer = trainers.DistSAModelTrainer(theirs, None, None, None, options)
-    scramble(theirs)
-    ours = toys.learner(stosa.build, encoder=encoder, num_blocks=num_blocks, dropout=0.0)
+    ours = toys.learner(stosa.build, encoder=encoder, num_blocks=num_blocks, attention_dropout=0.1)
     weights = Weights(dict(ours.module.named_parameters()), dict(theirs.named_parameters()), names(num_blocks), UNUSED)
+    initial = {INITIAL: weights.initial_difference()}
+    scramble(theirs)
     weights.copy()
-    return _training(ours, trainer, weights) | {"scores": _ranking(ours, trainer)}
+    return initial | _training(ours, trainer, weights) | {"scores": _ranking(ours, trainer)}
 
 
 def _training(ours: stosa.STOSA, trainer: Any, weights: Weights) -> dict[str, float]:

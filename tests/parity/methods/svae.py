@@ -18,7 +18,7 @@ from harness.compute import evaluation_mode
 from harness.streams import UserNoise
 from harness.windows import SequenceBatch
 from tests.parity import toys
-from tests.parity.exchange import Tape, Weights, exactly, relative_difference, scramble
+from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_difference, scramble
 
 REPOSITORY, COMMIT = "noveens/svae_cf", "995c293"
 
@@ -71,10 +71,11 @@ def compare(checkout: Path) -> dict[str, float]:
         theirs = code.Model(OPTIONS)
         ours = toys.learner(svae.build, kl="released", kl_cap=KL_WEIGHT, anneal_users=1, max_len=50)
         ours.users_seen = 1  # the anneal is at its cap
-        scramble(theirs)
         weights = Weights(dict(ours.module.named_parameters()), dict(theirs.named_parameters()), NAMES)
+        initial = {INITIAL: weights.initial_difference()}
+        scramble(theirs)
         weights.copy()
-        return _training(ours, theirs, weights, code) | {"scores": _ranking(ours, theirs)}
+        return initial | _training(ours, theirs, weights, code) | {"scores": _ranking(ours, theirs)}
 
 
 def _training(ours: svae.SVAE, theirs: Any, weights: Weights, code: SimpleNamespace) -> dict[str, float]:
