@@ -53,13 +53,20 @@ def run(graph: str, checkout: Path, arrays: Mapping[str, Tensor | np.ndarray | i
 
 def parameters(made: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights with gradients in `.grad`, by variable name; kernels [..., in, out] as torch has them, [out, in]."""
-    result = {}
-    for key in made:
-        if key.startswith("weight/"):
-            name = key.removeprefix("weight/")
-            result[name] = _as_torch(name, made[key])
-            result[name].grad = _as_torch(name, made[f"gradient/{name}"])
+    result = _values("weight/", made)
+    for name, gradient in _values("gradient/", made).items():
+        result[name].grad = gradient
     return result
+
+
+def initial(made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as the reference initialises them, laid out like `parameters`."""
+    return _values("initial/", made)
+
+
+def _values(kind: str, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = (key.removeprefix(kind) for key in made if key.startswith(kind))
+    return {name: _as_torch(name, made[kind + name]) for name in names}
 
 
 def _as_torch(name: str, value: Tensor) -> Tensor:

@@ -19,18 +19,18 @@ config = modeling.BertConfig(
     intermediate_size=int(arrays["inner_dim"]),
     max_position_embeddings=arrays["input"].shape[1],
     type_vocab_size=2,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
+    hidden_dropout_prob=float(arrays["dropout"]),
+    attention_probs_dropout_prob=float(arrays["attention_dropout"]),
 )
 
 
-def outputs(prefix):
+def outputs(prefix, is_training):
     """Loss and log probabilities of the arrays whose names begin with `prefix`."""
     with tf.variable_scope("", reuse=tf.AUTO_REUSE):
         ids = tf.constant(arrays[prefix + "input"], tf.int32)
         network = modeling.BertModel(
             config=config,
-            is_training=True,
+            is_training=is_training,
             input_ids=ids,
             input_mask=tf.cast(ids > 0, tf.int32),
             use_one_hot_embeddings=False,
@@ -47,7 +47,7 @@ def outputs(prefix):
     return loss, log_probabilities
 
 
-loss, _ = outputs("")
-_, scores = outputs("ranked_")
+loss, _ = outputs("", True)
+_, scores = outputs("ranked_", False)
 sys.argv = arguments
 session.save(loss, {}, scores=scores)

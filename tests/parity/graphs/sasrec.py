@@ -15,7 +15,7 @@ options = argparse.Namespace(
     hidden_units=int(arrays["embedding_dim"]),
     num_blocks=int(arrays["num_blocks"]),
     num_heads=int(arrays["num_heads"]),
-    dropout_rate=0.0,
+    dropout_rate=float(arrays["dropout"]),
     l2_emb=0.0,
     lr=1e-3,
 )

@@ -13,12 +13,18 @@ STD = 0.1  # of what is added to the initial weights, so that no bias is 0 and n
 
 
 def prepare():
-    """Open the arrays, let the checkout's modules be imported, and make float64 what TensorFlow calls float32."""
+    """Open the arrays, let the checkout's modules be imported, and make float64 what TensorFlow calls float32.
+
+    Dropout scales by 1 - rate / 2 in training, as exchange.visible_dropout has it on the other side.
+    """
+    tf.set_random_seed(0)
     tf.float32, tf.to_float = tf.float64, tf.to_double
     for name in ("zeros", "ones", "one_hot", "get_variable"):
         setattr(tf, name, _in_float64(getattr(tf, name)))
     root = tf.sqrt
     tf.sqrt = lambda x: root(tf.convert_to_tensor(x, preferred_dtype=tf.float64))
+    tf.layers.dropout = lambda x, rate, training: x * (1 - rate / 2 * tf.cast(training, tf.float64))
+    tf.nn.dropout = lambda x, keep: x * (1 - (1 - keep) / 2)
     sys.path.insert(0, sys.argv[1])
     with np.load(sys.argv[2]) as archive:
         return {name: archive[name] for name in archive.files}
@@ -34,7 +40,7 @@ def _in_float64(function):
 
 
 def save(loss, feeds, **results):
-    """Write the weights as "weight/<variable>", the gradients of `loss` as "gradient/...", loss and `results`.
+    """Write weights as "weight/<variable>", what they began as, gradients of `loss`, loss and `results`.
 
     results: tensors, or pairs of a tensor and other feeds to compute it with
     """
@@ -43,9 +49,11 @@ def save(loss, feeds, **results):
     rng = np.random.RandomState(0)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
+        made = {}
         for variable in variables:
-            variable.load(session.run(variable) + STD * rng.randn(*variable.shape.as_list()), session)
-        made = {"loss": session.run(loss, feeds)}
+            made["initial/" + variable.op.name] = initial = session.run(variable)
+            variable.load(initial + STD * rng.randn(*variable.shape.as_list()), session)
+        made["loss"] = session.run(loss, feeds)
         values = session.run([variables, gradients], feeds)
         for index, variable in enumerate(variables):
             made["weight/" + variable.op.name], made["gradient/" + variable.op.name] = (each[index] for each in values)

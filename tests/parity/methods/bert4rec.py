@@ -16,10 +16,11 @@ from harness.compute import evaluation_mode
 from harness.streams import UserNoise
 from harness.windows import align_left, pad_left
 from tests.parity import tensorflow1, toys
-from tests.parity.exchange import Weights, exactly, relative_difference
+from tests.parity.exchange import INITIAL, Weights, exactly, relative_difference, visible_dropout
 
 REPOSITORY, COMMIT = "FeiSun/BERT4Rec", "615eaf2"
 SIZES = {"embedding_dim": 64, "num_blocks": 2, "num_heads": 2, "inner_dim": 256}  # bert_config_beauty_64.json
+RATES = {"dropout": 0.5, "attention_dropout": 0.2}  # likewise
 TYPES = "bert/embeddings/token_type_embeddings"  # the second type never occurs
 
 obstacle = tensorflow1.obstacle
@@ -52,8 +53,8 @@ def names() -> dict[str, str]:
 
 def compare(checkout: Path) -> dict[str, float]:
     """Relative differences of the released configuration, its vocabulary without the two tokens that never occur."""
-    with exactly():
-        ours = toys.learner(bert4rec.build, dropout=0.0, attention_dropout=0.0, **SIZES)
+    with exactly(), visible_dropout():
+        ours = toys.learner(bert4rec.build, **SIZES, **RATES)
         batch, history_BL = next(ours.batches()), toys.histories()
         ranked_BL = F.pad(history_BL[:, 1:], (0, 1), value=ours.module.mask_id)
         arrays = _slots(
@@ -62,14 +63,16 @@ def compare(checkout: Path) -> dict[str, float]:
         )
         ranked = _slots(ranked_BL, ranked_BL * (ranked_BL == ours.module.mask_id))
         arrays |= {f"ranked_{name}": value for name, value in ranked.items()}
-        made = tensorflow1.run("bert4rec", checkout, arrays | SIZES | {"num_classes": toys.NUM_ITEMS + 2})
-        weights = Weights(dict(ours.module.named_parameters()), _first_type(tensorflow1.parameters(made)), names())
+        made = tensorflow1.run("bert4rec", checkout, arrays | SIZES | RATES | {"num_classes": toys.NUM_ITEMS + 2})
+        started = _weights(ours, tensorflow1.initial(made)).initial_difference()
+        weights = _weights(ours, tensorflow1.parameters(made))
         weights.copy()
         loss = ours.loss(batch)["loss"]
         loss.backward()
         with torch.no_grad(), evaluation_mode(ours.module):
             score = ours.score(history_BL, torch.arange(toys.NUM_USERS), UserNoise.single(toys.NUM_USERS, toys.MAX_LEN))
         return {
+            INITIAL: started,
             "loss": relative_difference(loss, made["loss"]),
             "gradients": weights.gradient_difference(),
             "scores": relative_difference(_centred(score), _centred(made["scores"][:, : toys.NUM_ITEMS + 1])),
@@ -93,10 +96,10 @@ def _follow(input_BL: Tensor, hidden_BL: Tensor) -> Tensor:
     return hidden_BL.gather(1, index_BL % input_BL.shape[1])
 
 
-def _first_type(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def _weights(ours: bert4rec.BERT4Rec, theirs: dict[str, Tensor]) -> Weights:
     first = theirs[TYPES][0].clone()
-    first.grad = theirs[TYPES].grad[0]
-    return theirs | {TYPES: first}
+    first.grad = None if theirs[TYPES].grad is None else theirs[TYPES].grad[0]
+    return Weights(dict(ours.module.named_parameters()), theirs | {TYPES: first}, names())
 
 
 def _centred(score_BI: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from harness.streams import UserNoise
 from harness.windows import ResidentSequences
 from tests.parity import toys
 from tests.parity.checkouts import importing
-from tests.parity.exchange import Weights, exactly, relative_difference, scramble
+from tests.parity.exchange import INITIAL, Weights, exactly, relative_difference, scramble, visible_dropout
 from tests.parity.steps import backward_losses
 
 REPOSITORY, COMMIT = "graytowne/caser_pytorch", "c4e10e4"
 LENGTH, DIM = 5, 50
-OPTIONS = {"L": LENGTH, "d": DIM, "nv": 4, "nh": 16, "drop": 0.0, "ac_conv": "relu", "ac_fc": "relu"}
+OPTIONS = {"L": LENGTH, "d": DIM, "nv": 4, "nh": 16, "drop": 0.5, "ac_conv": "relu", "ac_fc": "relu"}
 TRAINING = {"n_iter": 1, "batch_size": 512, "l2": 1e-6, "neg_samples": 3, "learning_rate": 1e-3}  # train_caser.py's
 NAMES = {
     "items.weight": "item_embeddings.weight",
@@ -38,12 +38,15 @@ NAMES |= {f"horizontal.{i}.{kind}": f"conv_h.{i}.{kind}" for i in range(LENGTH) 
 
 def compare(checkout: Path) -> dict[str, float]:
     """Relative differences with one target per window and with three."""
-    with exactly():
-        return _compare(checkout, 1) | {f"{name}, T = 3": value for name, value in _compare(checkout, 3).items()}
+    with exactly(), visible_dropout():
+        result = {}
+        for num_targets in (1, 3):
+            result |= {f"T = {num_targets}: {name}": value for name, value in _compare(checkout, num_targets).items()}
+        return result
 
 
 def _compare(checkout: Path, num_targets: int) -> dict[str, float]:
-    ours = toys.learner(caser.build, max_len=LENGTH, num_targets=num_targets, dropout=0.0)
+    ours = toys.learner(caser.build, max_len=LENGTH, num_targets=num_targets)
     with importing(checkout):
         import interactions
         import train_caser
@@ -52,11 +55,11 @@ def _compare(checkout: Path, num_targets: int) -> dict[str, float]:
         data.to_sequence(LENGTH, num_targets)
         theirs = train_caser.Recommender(model_args=SimpleNamespace(**OPTIONS), **TRAINING)
         theirs._initialize(data)
+        result = {"windows": _window_difference(ours, data), INITIAL: _weights(ours, theirs).initial_difference()}
         scramble(theirs._net)
         weights = _weights(ours, theirs)
         weights.copy()
         before = weights.values()
-        result = {"windows": _window_difference(ours, data)}
         result |= _training(ours, theirs, data, train_caser)
     trained = _weights(ours, theirs)
     result |= {"gradients": trained.gradient_difference(), "update": trained.update_difference(before)}

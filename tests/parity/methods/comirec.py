@@ -17,7 +17,7 @@ from harness.compute import evaluation_mode
 from harness.streams import UserNoise
 from harness.windows import align_left, pad_left
 from tests.parity import tensorflow1, toys
-from tests.parity.exchange import Weights, exactly, relative_difference
+from tests.parity.exchange import INITIAL, Weights, exactly, relative_difference
 
 REPOSITORY, COMMIT = "THUDM/ComiRec", "a576eed"
 SIZES = {"embedding_dim": 64, "num_interests": 4}  # train.py's
@@ -64,27 +64,27 @@ def _compare(checkout: Path, interests: str) -> dict[str, float]:
         "interests": interests,
     }
     made = tensorflow1.run("comirec", checkout / "src", arrays | SIZES)
-    theirs = _as_ours(tensorflow1.parameters(made))
-    weights = Weights(dict(ours.module.named_parameters()), theirs, NAMES[interests])
+    started = _weights(ours, tensorflow1.initial(made)).initial_difference()
+    weights = _weights(ours, tensorflow1.parameters(made))
     weights.copy()
     with patch.object(ours, "_negatives", lambda: negative_N):
         loss = ours.loss(batch)["loss"]
     loss.backward()
     with torch.no_grad(), evaluation_mode(ours.module):
         score = ours.score(history_BL, users, UserNoise.single(toys.NUM_USERS, toys.MAX_LEN))
-    expected = (made["interests"] @ theirs[TABLE].T).amax(1)
+    expected = (made["interests"] @ weights.theirs[TABLE].T).amax(1)
     return {
+        INITIAL: started,
         "loss": relative_difference(loss, made["loss"]),
         "gradients": weights.gradient_difference(),
         "scores": relative_difference(score, expected),
     }
 
 
-def _as_ours(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def _weights(ours: comirec.ComiRec, theirs: dict[str, Tensor]) -> Weights:
     """The padding's vector, which masks hide there, as zeros; routing maps [1, L, out, in] as [L, in, out]."""
     theirs[TABLE][0] = 0
-    if ROUTING in theirs:
-        maps = theirs[ROUTING]
+    if (maps := theirs.get(ROUTING)) is not None:
         theirs[ROUTING] = maps[0].transpose(1, 2).contiguous()
-        theirs[ROUTING].grad = maps.grad[0].transpose(1, 2).contiguous()
-    return theirs
+        theirs[ROUTING].grad = None if maps.grad is None else maps.grad[0].transpose(1, 2).contiguous()
+    return Weights(dict(ours.module.named_parameters()), theirs, NAMES[ours.config.interests])

@@ -20,7 +20,7 @@ from harness.compute import evaluation_mode
 from harness.streams import Streams, UserNoise
 from tests.parity import toys
 from tests.parity.checkouts import importing
-from tests.parity.exchange import Weights, exactly, relative_difference, scramble
+from tests.parity.exchange import INITIAL, Weights, exactly, relative_difference, scramble, visible_dropout
 from tests.parity.steps import backward_losses
 
 REPOSITORY, COMMIT = "hidasib/GRU4Rec_PyTorch_Official", "d1fc311"
@@ -34,7 +34,7 @@ def compare(checkout: Path) -> dict[str, float]:
     """Relative differences with BPR-max, which the baseline uses, and with corrected cross-entropy."""
     result = {}
     for loss, their_name in LOSSES.items():
-        with exactly():
+        with exactly(), visible_dropout():
             differences = Epoch(checkout, loss, their_name).differences()
         result |= {f"{loss}: {name}": value for name, value in differences.items()}
     return result
@@ -52,8 +52,6 @@ class Epoch:
         self.ours = toys.learner(
             gru4rec.build,
             embedding_dim=DIM,
-            embedding_dropout=0.0,
-            hidden_dropout=0.0,
             loss=loss,
             num_sampled=SAMPLED,
             sample_alpha=ALPHA,
@@ -68,6 +66,8 @@ class Epoch:
                 layers=[DIM],
                 loss=their_name,
                 batch_size=SLOTS,
+                dropout_p_embed=self.ours.config.embedding_dropout,
+                dropout_p_hidden=self.ours.config.hidden_dropout,
                 learning_rate=self.ours.config.learning_rate,
                 sample_alpha=ALPHA,
                 n_sample=SAMPLED,
@@ -94,8 +94,9 @@ class Epoch:
 
     def differences(self) -> dict[str, float]:
         model, samples = self.module.GRU4RecModel, self.samples
+        initialise = model._reset_weights_to_compatibility_mode
         with (
-            patch.object(model, "_reset_weights_to_compatibility_mode", lambda theirs: self._start(theirs)),
+            patch.object(model, "_reset_weights_to_compatibility_mode", lambda theirs: self._start(theirs, initialise)),
             patch.object(self.module.SampleCache, "get_sample", lambda _: samples.pop(0)),
             patch.object(torch, "tensor", _tensor_of_series(torch.tensor)),
             contextlib.ExitStack() as self.training,
@@ -120,8 +121,10 @@ class Epoch:
             return value.clone()
         return value.new_zeros(toys.NUM_ITEMS + 1, value.shape[1]).index_copy(0, self.item_ids, value)
 
-    def _start(self, theirs: Any) -> None:
-        """Called when the reference has made its network: set its weights, and let ours run its epoch."""
+    def _start(self, theirs: Any, initialise: Callable[[Any], None]) -> None:
+        """Called when the reference sets its initial weights: move them, and let ours run its epoch from the same."""
+        initialise(theirs)
+        self.result[INITIAL] = self._weights(theirs).initial_difference()
         scramble(theirs)
         weights = self._weights(theirs)
         weights.copy()
