@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, value in differences.items():
             print(f"{method}: {name}: {value:.1e}")
         failed += [f"{method}: {name}" for name in record.too_large(differences)]
-    record.save(entries, options.out)
+    if entries:
+        record.save(entries, options.out)
     if failed:
         print(f"error: above tolerance: {'; '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
