@@ -32,6 +32,7 @@ def exactly() -> Iterator[None]:
         with (
             torch.random.fork_rng(devices=[]),
             patch.object(torch, "float32", torch.float64),
+            patch.object(torch, "float", torch.float64),
             patch.object(torch.Tensor, "float", torch.Tensor.double),
         ):
             torch.manual_seed(0)

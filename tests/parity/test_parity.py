@@ -1,23 +1,25 @@
 """Baselines compute what their reference implementations compute; see `python -m tests.parity`."""
 
+import subprocess
+
 import pytest
 import torch
 from torch import nn
 
 from harness.layers import Dropout
 from tests.parity import checkouts, record
+from tests.parity.__main__ import main
 from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_difference, visible_dropout
 
 
 @pytest.mark.parametrize("method", checkouts.METHODS)
 def test_method_agrees_with_its_reference(method):
     folder = checkouts.default_folder()
-    checkout = checkouts.find(method, folder)
-    if checkout is None:
-        pytest.skip(f"no checkout of the reference; {checkouts.how_to_get(method, folder)}")
+    if obstacle := checkouts.obstacle(method, folder):
+        pytest.skip(obstacle)
     for package in getattr(checkouts.module_of(method), "NEEDS", ()):
         pytest.importorskip(package)
-    assert record.too_large(checkouts.module_of(method).compare(checkout)) == {}
+    assert record.too_large(checkouts.module_of(method).compare(folder / method)) == {}
 
 
 @pytest.mark.parametrize("method", checkouts.METHODS)
@@ -39,6 +41,35 @@ def test_the_record_keeps_other_methods(tmp_path):
     record.save({"a": {"x": 1}, "b": {"x": 2, "y": 2}}, tmp_path / "parity.json")
     record.save({"b": {"x": 3}}, tmp_path / "parity.json")
     assert record.load(tmp_path / "parity.json") == {"a": {"x": 1}, "b": {"x": 3, "y": 2}}
+
+
+def test_a_missing_checkout_is_left_out_with_the_command_that_gets_it(tmp_path, capsys):
+    assert main(["svae", "--references", str(tmp_path), "--out", str(tmp_path / "parity.json")]) == 0
+    assert "git clone https://github.com/noveens/svae_cf" in capsys.readouterr().out
+    assert not (tmp_path / "parity.json").exists()
+    with pytest.raises(ValueError, match="no comparison of nothing; there are acvae"):
+        main(["nothing"])
+
+
+def test_another_commit_or_an_edited_checkout_is_refused(tmp_path, monkeypatch):
+    def git(*command):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path / "svae"), *who, *command], check=True, capture_output=True)
+
+    (tmp_path / "svae").mkdir()
+    with pytest.raises(ValueError, match="no git checkout"):
+        checkouts.find("svae", tmp_path)
+    git("init")
+    (tmp_path / "svae" / "code.py").write_text("x = 1\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    with pytest.raises(ValueError, match="git checkout 995c293 there"):
+        checkouts.find("svae", tmp_path)
+    monkeypatch.setattr(checkouts.module_of("svae"), "COMMIT", "")
+    assert checkouts.find("svae", tmp_path) == tmp_path / "svae"
+    (tmp_path / "svae" / "code.py").write_text("x = 2\n")
+    with pytest.raises(ValueError, match="was edited .code.py."):
+        checkouts.find("svae", tmp_path)
 
 
 def test_a_difference_is_relative_to_the_largest_value_and_never_hidden_by_nan():
