@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import shutil
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -64,3 +65,10 @@ def raw_file(wildcards):
         wildcards.dataset, config["datasets"][wildcards.dataset]
     )
     return spec.raw_path(wildcards.dataset, config["raw_dir"])
+
+
+def forget_finished():
+    """Remove what trainings keep in case Snakemake dies before it hears of their end: of these it has heard."""
+    for job in workflow.dag.finished_jobs:
+        if job.rule.name == "train":
+            shutil.rmtree(job.params.checkpoints, ignore_errors=True)
