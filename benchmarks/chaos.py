@@ -158,12 +158,12 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
             *(sys.executable, "-m", "workflow.scripts.train"),
             *("--sequences", str(place.out / f"data/{cell.dataset}/sequences.npz"), "--dataset", cell.dataset),
             *("--method", cell.method, "--seed", str(cell.seed), "--compute", grid.compute_json()),
-            *("--overrides", json.dumps(grid.overrides(cell.method)), "--out", str(run / cell.path)),
+            *("--overrides", json.dumps(grid.overrides(cell.method)), "--out", str(run / "runs" / cell.path)),
             *("--checkpoints", str(run / "checkpoints")),
         ]
         if cell.path not in seconds:
             seconds[cell.path] = place.finish(command)
-            require_same(results(run), {cell.path: expected[cell.path]})
+            require_same(results(run / "runs"), {cell.path: expected[cell.path]})
             shutil.rmtree(run)
         for _ in range(min(kills, place.rng.randint(4, 8))):
             process = place.start(command)
@@ -177,7 +177,7 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
                 print(f"killed a training of {cell.path}, {kills} to go", flush=True)
         place.finish(command)
         place.rounds += 1
-        require_same(results(run), {cell.path: expected[cell.path]})
+        require_same(results(run / "runs"), {cell.path: expected[cell.path]})
         require_tidy(run)
         place.count_messages()
         shutil.rmtree(run)
