@@ -13,6 +13,8 @@ GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c . || true)
 
 python := .venv/bin/python
 snakemake := $(python) -m snakemake
+# Device to forecast for, as records name it; empty: as measured.
+DEVICE ?=
 export PYTHON TORCH TORCH_INDEX
 export PYTHONUNBUFFERED := 1
 # Tools of .venv come first for whatever the workflow starts.
@@ -52,8 +54,8 @@ bench: setup  ## measure the fast paths against the plain ones
 	@echo "bench: running benchmarks/, each prints its figures"
 	$(python) -m benchmarks
 
-forecast: setup  ## say what the full paper run will cost, without running it
-	$(python) -m workflow.scripts.forecast
+forecast: setup  ## say what the full paper run will cost, without running it (DEVICE=name: on that device)
+	$(python) -m workflow.scripts.forecast $(if $(DEVICE),--device '$(DEVICE)')
 
 paper: CORES = 8
 paper: setup  ## run every dataset, method and seed of the paper; run again to resume

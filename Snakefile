@@ -29,10 +29,12 @@ rule all:
 
 
 onsuccess:
+    forget_finished()
     print(f"done: report in {OUT}/report.html, tables in {OUT}/tables/")
 
 
 onerror:
+    forget_finished()
     print(
         "Some jobs failed; what finished is kept. Run the same command again to resume, or `snakemake partial` for "
         f"tables of what is there, in {OUT}/partial/."

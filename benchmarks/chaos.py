@@ -3,7 +3,7 @@
     python -m benchmarks.chaos --kills 50 [--dag-kills 10] [--seed 1]
 
 Works in a copy of the repository. Kills of the workflow are, in turn, of everything, of Snakemake alone (its training
-lives on beside the next one) and of one training alone.
+lives on beside the next one), of one training alone, and of Snakemake until its trainings have ended without it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from harness.settings import merge
 
 PARTS = ("config", "workflow", "profiles", "harness", "aligndiff", "baselines", "analysis")
 FILES = ("Snakefile", "environment.yml", "pyproject.toml", "tests/data/toy.sequences.txt")
-KINDS = ("everything", "snakemake", "training")
+ENDED = "snakemake, until its trainings ended"
+KINDS = ("everything", "snakemake", "training", ENDED)
 # --cores last: the options before it would take targets for values of theirs.
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--configfile", "chaos.yaml", "--resources", "gpu=0", "--cores", "2"]
 CHANGES = {
@@ -69,6 +70,7 @@ class Workplace:
     rounds: int = 0  # times the work was carried to its end after kills
     resumed: int = 0  # starts of a training that went on from a checkpoint
     waited: int = 0  # starts that waited for a training that had outlived Snakemake
+    taken: int = 0  # starts that took the result of a training that had ended without Snakemake
 
     @property
     def out(self) -> Path:
@@ -100,6 +102,7 @@ class Workplace:
             text = path.read_text(errors="replace") if path.exists() else ""
             self.resumed += text.count("resumed after epoch")
             self.waited += text.count("waiting for it to end")
+            self.taken += text.count("its result is taken")
             path.unlink(missing_ok=True)
 
     def end_all(self) -> None:
@@ -155,12 +158,12 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
             *(sys.executable, "-m", "workflow.scripts.train"),
             *("--sequences", str(place.out / f"data/{cell.dataset}/sequences.npz"), "--dataset", cell.dataset),
             *("--method", cell.method, "--seed", str(cell.seed), "--compute", grid.compute_json()),
-            *("--overrides", json.dumps(grid.overrides(cell.method)), "--out", str(run / cell.path)),
+            *("--overrides", json.dumps(grid.overrides(cell.method)), "--out", str(run / "runs" / cell.path)),
             *("--checkpoints", str(run / "checkpoints")),
         ]
         if cell.path not in seconds:
             seconds[cell.path] = place.finish(command)
-            require_same(results(run), {cell.path: expected[cell.path]})
+            require_same(results(run / "runs"), {cell.path: expected[cell.path]})
             shutil.rmtree(run)
         for _ in range(min(kills, place.rng.randint(4, 8))):
             process = place.start(command)
@@ -174,7 +177,7 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
                 print(f"killed a training of {cell.path}, {kills} to go", flush=True)
         place.finish(command)
         place.rounds += 1
-        require_same(results(run), {cell.path: expected[cell.path]})
+        require_same(results(run / "runs"), {cell.path: expected[cell.path]})
         require_tidy(run)
         place.count_messages()
         shutil.rmtree(run)
@@ -209,12 +212,15 @@ def kill_once(place: Workplace, command: list[str], kind: str, seconds: float) -
     if process.poll() is not None:
         print(f"finished before the kill of {kind}", flush=True)
         return False
+    orphans = [psutil.Process(pid) for pid in trainings(process.pid) if psutil.pid_exists(pid)]
     if kind == "everything":
         os.killpg(process.pid, signal.SIGKILL)
     else:
         with suppress(ProcessLookupError):
-            os.kill(process.pid if kind == "snakemake" else victim, signal.SIGKILL)
+            os.kill(victim if kind == "training" else process.pid, signal.SIGKILL)
     process.wait()
+    if kind == ENDED:
+        psutil.wait_procs(orphans)
     place.killed[f"workflow: {kind}"] += 1
     print(f"killed {kind} of the workflow after {seconds:.1f} s", flush=True)
     return True
@@ -272,6 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "different_results": 0,  # the first difference ends the command with an error
         "resumed_from_checkpoint": place.resumed,
         "waited_for_an_orphan": place.waited,
+        "taken_from_an_orphan": place.taken,
         "undisturbed_seconds": round(undisturbed, 1),
         "seconds": round(time.monotonic() - began, 1),
         "seed": options.seed,

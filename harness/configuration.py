@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from harness.datasets import DatasetSpec
 from harness.settings import nearest
 
 
@@ -20,6 +21,19 @@ def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
     errors = sorted(found, key=lambda error: list(map(str, error.path)))
     if errors:
         raise ValueError("configuration: " + "; ".join(_explain(error) for error in errors))
+
+
+def check_datasets(entries: Mapping[str, Any], needed: Iterable[str] = ()) -> dict[str, DatasetSpec]:
+    """Return all datasets, used or not.  Raises ValueError on a mistake in one, or if a `needed` one lacks its file."""
+    specs = {name: DatasetSpec.from_mapping(name, entry) for name, entry in entries.items()}
+    for name in needed:
+        spec = specs[name]
+        if spec.file is not None and not Path(spec.file).is_file():
+            remedy = ", or leave the key out to download it" if spec.urls else ""
+            raise ValueError(
+                f"datasets.{name}.file: {spec.file}: no such file; put it there or correct the path{remedy}"
+            )
+    return specs
 
 
 def typed(value: Any) -> Any:

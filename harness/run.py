@@ -78,6 +78,11 @@ class RunFiles:
     def weights(self) -> Path:
         return self.folder / "weights.safetensors"
 
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """All of them, in the order in which they are written."""
+        return self.history, self.weights, self.ranks, self.record
+
 
 def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints: Path | None) -> RunRecord:
     """Train a method, evaluate its best epoch on the test items, write all outputs, the record last.
@@ -97,7 +102,7 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
     except torch.cuda.OutOfMemoryError:
         record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
     if folder:
-        folder.remove()
+        folder.close(files.outputs if record.completed else ())
     return record
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import harness.fit
 from harness import run
+from harness.checkpoint import FINISHED
 from harness.compute import Compute
 from harness.fit import DivergedError
 from harness.methods import load_method
@@ -245,7 +246,9 @@ def test_a_killed_run_goes_on_to_the_same_ranks(first, tmp_path, monkeypatch, ca
         _, resumed = trained(tmp_path / "run", job(record.method, **every), tmp_path / "checkpoints")
     assert "resumed after epoch 1" in caplog.text
     assert_same_ranks(files, resumed)
-    assert not (tmp_path / "checkpoints").exists()
+    kept = tmp_path / "checkpoints" / FINISHED
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [FINISHED]
+    assert all((kept / path.name).samefile(path) for path in resumed.outputs)
 
 
 def refuse_more_than(epochs, fit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -16,6 +17,25 @@ def test_killed_trainings_and_workflows_end_as_if_undisturbed(tmp_path):
     found = json.loads((tmp_path / "chaos.json").read_text())
     assert found["kills"] == 3 and found["by_kind"]["single training"] == 2
     assert found["carried_to_the_end"] >= 2
+
+
+def test_a_training_that_ends_without_snakemake_is_not_repeated(tmp_path):
+    """Snakemake is killed, its training ends by itself, Snakemake starts again: the result is there, nothing else."""
+    place = chaos.Workplace(tmp_path, random.Random(1))
+    chaos.prepare(tmp_path)
+    command = [*chaos.SNAKEMAKE, "results/chaos/runs/toy/sasrec/seed1/record.json"]
+    try:
+        assert chaos.kill_once(place, command, chaos.ENDED, 0.0)
+        record = place.out / "runs/toy/sasrec/seed1/record.json"
+        content = record.read_bytes()
+        chaos.unlock(place)
+        place.finish(command)
+    finally:
+        place.end_all()
+    assert record.read_bytes() == content, "trained again, at another time"
+    assert not (place.out / "checkpoints/toy/sasrec/seed1").exists()
+    place.count_messages()
+    assert place.taken == 1
 
 
 def test_a_difference_would_be_noticed(tmp_path):

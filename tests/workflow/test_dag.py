@@ -9,6 +9,8 @@ import subprocess
 import pytest
 import yaml
 
+from harness.settings import merge
+
 pytestmark = pytest.mark.slow  # each Snakemake process takes seconds to start
 
 
@@ -89,12 +91,20 @@ def _streams(result: subprocess.CompletedProcess[str]) -> tuple[str, str]:
         ({"grid": [{"datasets": ["toy"], "methods": ["sasrek"], "seeds": [1]}]}, r"unknown method 'sasrek'.*'sasrec'"),
         ({"grid": [{"datasets": ["tou"], "methods": ["sasrec"], "seeds": [1]}]}, r"unknown dataset 'tou'.*'toy'"),
         ({"overrides": {"sasrec": {"training": {"epochs": 3}}}}, r"unknown key 'epochs'.*'max_epochs'"),
+        (
+            {"datasets": {"shop": {"display": "Shop", "formt": "inter", "format": "inter"}}},
+            r"datasets\.shop: unknown key 'formt' \(did you mean 'format'\?\)",
+        ),
+        (
+            {"datasets": {"toy": {"file": "absent.txt"}}},
+            r"datasets\.toy\.file: absent\.txt: no such file; put it there or correct the path",
+        ),
         ({"overrides": {"sasrec": {"modle": {}}}}, r"unknown key 'modle' \(did you mean 'model'\?\)"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(checkout, python_m, edit, message):
     config = yaml.safe_load((checkout / "config" / "tiny.yaml").read_text())
-    (checkout / "broken.yaml").write_text(yaml.safe_dump({**config, **edit}))
+    (checkout / "broken.yaml").write_text(yaml.safe_dump(merge(config, edit)))
     result = python_m("snakemake", "-n", "--configfile", "broken.yaml", "--cores", "1")
     assert result.returncode != 0
     said = "".join(_streams(result))

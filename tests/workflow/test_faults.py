@@ -190,6 +190,47 @@ def test_a_second_process_takes_the_result_of_the_first(sequences, undisturbed, 
     assert (tmp_path / "run" / "ranks.npz").read_bytes() == undisturbed
 
 
+def without_outputs(folder):
+    """What a restarted Snakemake leaves of a run that it does not know to be finished."""
+    for path in (folder / "run").iterdir():
+        path.unlink()
+
+
+def test_a_run_that_ended_unheard_is_taken_and_not_trained_again(sequences, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    outputs = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    without_outputs(tmp_path)
+    caplog.clear()
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert "its result is taken" in caplog.text and "epoch 1" not in caplog.text
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == outputs
+
+
+@pytest.mark.parametrize("spoil", ["ranks.npz", "weights.safetensors", "record.json"])
+def test_a_kept_run_that_is_damaged_is_trained_again(sequences, undisturbed, tmp_path, caplog, spoil):
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    without_outputs(tmp_path)
+    kept = tmp_path / "checkpoints" / "finished" / spoil
+    kept.unlink() if spoil.startswith("weights") else flip(kept, 100)
+    caplog.clear()
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert "its result is taken" not in caplog.text and "epoch 1" in caplog.text
+    assert (tmp_path / "run" / "ranks.npz").read_bytes() == undisturbed
+
+
+def test_a_kept_run_of_another_precision_is_not_taken(sequences, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    without_outputs(tmp_path)
+    other = argv(sequences, tmp_path)
+    other[other.index("--compute") + 1] = '{"device": "cpu", "threads": 1, "precision": "bf16"}'
+    assert cli.run(train.main, other) == 0
+    assert "its result is taken" not in caplog.text
+    assert read_record(tmp_path / "run" / "record.json").environment["precision"] == "bf16"
+
+
 def flip(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1

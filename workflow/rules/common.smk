@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import shutil
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -10,8 +11,7 @@ from snakemake.utils import update_config
 
 sys.path.insert(0, workflow.basedir)
 
-from harness.configuration import check, typed
-from harness.datasets import DatasetSpec
+from harness.configuration import check, check_datasets, typed
 from harness.gpu import visible_devices
 from harness.digest import code_digest
 from harness.grid import Grid
@@ -28,6 +28,9 @@ update_config(config, typed(workflow.config_settings.config))
 try:
     check(config, f"{workflow.basedir}/config/config.schema.yaml")
     GRID = Grid(config)
+    # A job on another machine need not see the raw files.
+    needed = GRID.datasets if workflow.is_main_process and not config["records"] else []
+    SPECS = check_datasets(config["datasets"], needed)
 except ValueError as error:
     raise WorkflowError(str(error))
 
@@ -60,7 +63,11 @@ wildcard_constraints:
 
 
 def raw_file(wildcards):
-    spec = DatasetSpec.from_mapping(
-        wildcards.dataset, config["datasets"][wildcards.dataset]
-    )
-    return spec.raw_path(wildcards.dataset, config["raw_dir"])
+    return SPECS[wildcards.dataset].raw_path(wildcards.dataset, config["raw_dir"])
+
+
+def forget_finished():
+    """Remove what trainings keep in case Snakemake dies before it hears of their end: of these it has heard."""
+    for job in workflow.dag.finished_jobs:
+        if job.rule.name == "train":
+            shutil.rmtree(job.params.checkpoints, ignore_errors=True)

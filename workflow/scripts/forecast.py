@@ -3,8 +3,9 @@
     python -m workflow.scripts.forecast [--configfile config/demo.yaml] [--device "NVIDIA H200"]
 
 Every record found (under results/ and in results/reference/) tells how long one epoch of a method took on its dataset
-and device. A dataset without a record is scaled by training actions, a method without one is listed as unknown;
-nothing is guessed silently.
+and device. With --device, records of other devices are scaled by what methods measured on both took. A dataset without
+a record is scaled by training actions, a method without one costs what a relative does (`aligndiff.energy_1` what
+`aligndiff` does, and no epochs where it only evaluates again), a family without one is unknown. Each line says which.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -40,6 +42,8 @@ class Cost:
     memory_bytes: int
     disk_bytes: int
     actions: int
+    device: str = ""  # where it was measured
+    cut_off: bool = False  # it reached its max_epochs, so that longer training may have gone on
 
     @property
     def seconds(self) -> float:
@@ -55,42 +59,95 @@ def cost_of(record: RunRecord, actions: int) -> Cost:
         memory_bytes=record.peak_memory_bytes,
         disk_bytes=WEIGHT_BYTES * record.num_parameters + RANK_BYTES * record.num_users,
         actions=actions,
+        device=record.environment.get("device", "unknown"),
+        cut_off=0 < record.epochs_run == record.settings["training"]["max_epochs"],
     )
 
 
-def known_costs(folders: Sequence[Path], actions: dict[str, int], device: str | None) -> dict[tuple[str, str], Cost]:
-    """Median cost of each (dataset, method) among completed records, on `device` or on any."""
-    found: dict[tuple[str, str], list[Cost]] = defaultdict(list)
+Costs = dict[tuple[str, str], Cost]  # by dataset and method
+
+
+def known_costs(folders: Sequence[Path], actions: dict[str, int], device: str | None) -> Costs:
+    """Median cost of each (dataset, method) among completed records, scaled to `device` or on any.
+
+    Raises ValueError if a folder does not exist.
+    """
+    found: dict[str, dict[tuple[str, str], list[Cost]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder; --records names folders with finished runs")
         for path in sorted(folder.glob("**/seed*/record.json")):
             try:
                 record = read_record(path)
             except CorruptRecordError as error:
                 print(f"warning: {error}", file=sys.stderr)
                 continue
-            if record.completed and (device is None or record.environment.get("device") == device):
-                found[record.dataset, record.method].append(cost_of(record, actions.get(record.dataset, 0)))
-    return {key: sorted(costs, key=lambda cost: cost.seconds)[len(costs) // 2] for key, costs in found.items()}
+            if record.completed:
+                cost = cost_of(record, actions.get(record.dataset, 0))
+                found[cost.device if device else ""][record.dataset, record.method].append(cost)
+    measured = {name: {key: _middle(costs) for key, costs in each.items()} for name, each in found.items()}
+    return scaled_to(device, measured) if device else measured.get("", {})
 
 
-def estimate(cell: Cell, costs: dict[tuple[str, str], Cost], actions: dict[str, int]) -> tuple[Cost, bool] | None:
-    """Cost of a cell and whether it was scaled from another dataset; None if the method never ran."""
-    if (cell.dataset, cell.method) in costs:
-        return costs[cell.dataset, cell.method], False
-    others = [cost for (_, method), cost in costs.items() if method == cell.method and cost.actions]
-    if not others or not actions.get(cell.dataset):
+def _middle(costs: list[Cost]) -> Cost:
+    return sorted(costs, key=lambda cost: cost.seconds)[len(costs) // 2]
+
+
+def scaled_to(device: str, measured: dict[str, Costs]) -> Costs:
+    """Costs on `device`; those of another one times the median ratio of what was measured on both, if anything was."""
+    own = measured.get(device, {})
+    result = dict(own)
+    for other, costs in measured.items():
+        ratios = [
+            own[key].epoch_seconds / costs[key].epoch_seconds
+            for key in own.keys() & costs.keys()
+            if own[key].epochs and costs[key].epochs
+        ]
+        if other == device or not ratios:
+            continue
+        for key in costs.keys() - result.keys():
+            result[key] = _times(costs[key], median(ratios))
+    return result
+
+
+def _times(cost: Cost, ratio: float) -> Cost:
+    return replace(cost, epoch_seconds=cost.epoch_seconds * ratio, final_seconds=cost.final_seconds * ratio)
+
+
+def estimate(grid: Grid, cell: Cell, costs: Costs, actions: dict[str, int]) -> tuple[Cost, str] | None:
+    """Cost of a cell and how it is known; None if nothing of its method's family ever ran."""
+    origin = grid.contestants[cell.method].weights_of
+    family = cell.method.split(".")[0]
+    relatives = sorted({method for _, method in costs if method.split(".")[0] == family})
+    for method in dict.fromkeys([cell.method, *([origin] if origin else []), family, *relatives]):
+        found = _of_method(method, cell.dataset, costs, actions)
+        if found is None:
+            continue
+        cost, source = found
+        if origin and method != cell.method:
+            cost = replace(cost, epochs=0)  # it evaluates trained weights, nothing else
+        more = cost.cut_off and grid.settings(cell.dataset, cell.method)["training"]["max_epochs"] > cost.epochs > 0
+        known = f"{'at least ' if more else ''}{_described(cost)}{source}"
+        return cost, known if method == cell.method else f"as {method}: {known}"
+    return None
+
+
+def _described(cost: Cost) -> str:
+    if not cost.epochs:
+        return f"evaluation of {cost.final_seconds:.1f} s on {cost.device}"
+    return f"{cost.epochs} epochs of {cost.epoch_seconds:.1f} s on {cost.device}"
+
+
+def _of_method(method: str, dataset: str, costs: Costs, actions: dict[str, int]) -> tuple[Cost, str] | None:
+    """Cost of a method on a dataset, if need be that of the dataset nearest in size, by actions."""
+    if (dataset, method) in costs:
+        return costs[dataset, method], ""
+    others = {data: cost for (data, name), cost in costs.items() if name == method and cost.actions}
+    if not others or not actions.get(dataset):
         return None
-    nearest = min(others, key=lambda cost: abs(cost.actions - actions[cell.dataset]))
-    ratio = actions[cell.dataset] / nearest.actions
-    scaled = Cost(
-        nearest.epochs,
-        nearest.epoch_seconds * ratio,
-        nearest.final_seconds * ratio,
-        nearest.memory_bytes,
-        nearest.disk_bytes,
-        actions[cell.dataset],
-    )
-    return scaled, True
+    nearest = min(others, key=lambda data: abs(others[data].actions - actions[dataset]))
+    scaled = _times(others[nearest], actions[dataset] / others[nearest].actions)
+    return replace(scaled, actions=actions[dataset]), f", scaled from {nearest} by actions"
 
 
 def load_config(configfile: Path | None) -> dict[str, Any]:
@@ -112,7 +169,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
-def forecast(grid: Grid, costs: dict[tuple[str, str], Cost], runs: Path) -> list[str]:
+def forecast(grid: Grid, costs: Costs, runs: Path) -> list[str]:
     """The lines to print: one per dataset and method, then totals."""
     actions = expected_actions(grid.config)
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
@@ -122,18 +179,17 @@ def forecast(grid: Grid, costs: dict[tuple[str, str], Cost], runs: Path) -> list
     for (dataset, method), cells in groups.items():
         todo = [cell for cell in cells if not (runs / cell.path / "record.json").is_file()]
         remaining += len(todo)
-        found = estimate(cells[0], costs, actions)
+        found = estimate(grid, cells[0], costs, actions)
         if found is None:
             unknown += len(todo)
-            lines.append(f"{dataset:10} {method:32} {len(todo):3} to run   no record of this method yet")
+            lines.append(f"{dataset:10} {method:36} {len(todo):3} to run   no record of this method or a relative yet")
             continue
-        cost, scaled = found
+        cost, source = found
         hours += len(todo) * cost.seconds / 3600
         memory = max(memory, cost.memory_bytes)
         disk += len(todo) * cost.disk_bytes
-        source = "scaled by actions" if scaled else f"{cost.epochs} epochs of {cost.epoch_seconds:.1f} s"
         lines.append(
-            f"{dataset:10} {method:32} {len(todo):3} to run   {len(todo) * cost.seconds / 3600:7.2f} h   {source}"
+            f"{dataset:10} {method:36} {len(todo):3} to run   {len(todo) * cost.seconds / 3600:7.2f} h   {source}"
         )
     lines.append(
         f"total: {remaining} of {len(grid.cells)} runs left, {hours:.1f} device hours one after another, "
@@ -148,17 +204,25 @@ def expected_actions(config: dict[str, Any]) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
+def _where(options: argparse.Namespace, costs: Costs) -> str:
+    if options.device and not costs:
+        return f": none on {options.device}; run one cell there, and the times of other devices are scaled by it"
+    devices = sorted({cost.device for cost in costs.values()})
+    return (f", scaled to {options.device}" if options.device else "") + f", measured on {', '.join(devices) or 'none'}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.scripts.forecast", description=__doc__.splitlines()[0])
     parser.add_argument("--configfile", type=Path, help="as for snakemake; default config/config.yaml alone")
     parser.add_argument("--records", type=Path, nargs="*", default=[ROOT / "results"], help="where earlier runs lie")
-    parser.add_argument("--device", help="only records of this device, e.g. cpu or 'NVIDIA H200'")
+    parser.add_argument("--device", help="scale times to this device, e.g. cpu or 'NVIDIA H200'; default: as measured")
     options = parser.parse_args(argv)
     config = load_config(options.configfile)
     grid = Grid(config)
     costs = known_costs(options.records, expected_actions(config), options.device)
-    devices = f" on {options.device}" if options.device else ""
-    print(f"forecast for {config['name']}, from {len(costs)} measured pairs of dataset and method{devices}")
+    print(
+        f"forecast for {config['name']}, from {len(costs)} measured pairs of dataset and method{_where(options, costs)}"
+    )
     print("\n".join(forecast(grid, costs, Path(config["output"]) / "runs")))
     return 0
 

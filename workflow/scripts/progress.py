@@ -21,7 +21,7 @@ from harness.digest import ROOT
 from harness.grid import Cell, Grid
 from harness.lock import is_held
 from harness.record import CorruptRecordError, read_record
-from workflow.scripts.forecast import Cost, estimate, expected_actions, known_costs, load_config
+from workflow.scripts.forecast import Cost, Costs, estimate, expected_actions, known_costs, load_config
 
 STATES = ("done", "failed", "damaged", "running", "interrupted", "waiting")
 UNFINISHED = ("damaged", "running", "interrupted", "waiting")
@@ -57,7 +57,7 @@ def seconds_left(one: Standing, cost: Cost) -> float:
     return max(cost.seconds - max(saved, one.seconds), 0.0)
 
 
-def report(grid: Grid, output: Path, costs: dict[tuple[str, str], Cost]) -> list[str]:
+def report(grid: Grid, output: Path, costs: Costs) -> list[str]:
     """The lines to print: every cell that runs, was interrupted or failed, the counts, the time left."""
     actions = expected_actions(grid.config)
     standings = [standing(cell, output) for cell in grid.cells]
@@ -68,7 +68,7 @@ def report(grid: Grid, output: Path, costs: dict[tuple[str, str], Cost]) -> list
             running = f", for {one.seconds / 60:.0f} min" if one.state == "running" else ""
             lines.append(f"{one.state:11} {one.cell.path}{running}{epoch}")
         if one.state in UNFINISHED:
-            found = estimate(one.cell, costs, actions)
+            found = estimate(grid, one.cell, costs, actions)
             left += seconds_left(one, found[0]) if found else 0.0
             unknown += found is None
     counts = Counter(one.state for one in standings)

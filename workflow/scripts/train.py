@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import harness.cli
 from harness import compute, gpu
+from harness.checkpoint import FINISHED
 from harness.digest import code_digest
+from harness.files import replacing
 from harness.fit import OutOfTimeError, settings_sha256
 from harness.lock import sole_writer
 from harness.methods import Method, builder_file, load_method
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = leave_one_out(Sequences.load(arguments.sequences), dataset=arguments.dataset)
     try:
         with sole_writer(arguments.out) as waited:
-            record = finished_meanwhile(job, split, arguments.out) if waited else None
+            record = finished(job, split, RunFiles(arguments.out)) if waited else None
             record = record or run(job, split, settings, arguments)
     except OutOfTimeError as error:
         print(f"stopped: {error}", file=sys.stderr)
@@ -81,20 +84,38 @@ def run(job: Job, split: Split, settings: compute.ComputeSettings, arguments: ar
         device = compute.choose(settings)
         if arguments.weights:
             return reevaluate(job, split, RunFiles(arguments.out), device, arguments.weights)
-        return train(job, split, RunFiles(arguments.out), device, arguments.checkpoints)
+        files, checkpoints = RunFiles(arguments.out), arguments.checkpoints
+        kept = restored(job, split, files, device, checkpoints / FINISHED) if checkpoints else None
+        return kept or train(job, split, files, device, checkpoints)
 
 
-def finished_meanwhile(job: Job, split: Split, folder: Path) -> RunRecord | None:
-    """Return the record that the process we waited for left, if it is of this very run."""
-    path = folder / "record.json"
+def restored(job: Job, split: Split, files: RunFiles, device: compute.Compute, folder: Path) -> RunRecord | None:
+    """Take this very run if it ended on a machine like this when no Snakemake was there to hear of it.
+
+    Snakemake deletes the outputs of such a run when it is started again; links to them in `folder` stay.
+    """
+    kept = RunFiles(folder)
+    record = finished(job, split, kept)
+    if record is None or record.environment != compute.describe(device):
+        return None
+    logging.info("%s: this run had finished before, its result is taken", folder)
+    for source, path in zip(kept.outputs, files.outputs, strict=True):
+        with replacing(path) as partial:
+            os.link(source, partial)
+        os.utime(path)  # newer than its inputs, as Snakemake expects of what a job leaves
+    return record
+
+
+def finished(job: Job, split: Split, files: RunFiles) -> RunRecord | None:
+    """Return the record of `files` if it is of this very run and nothing is missing."""
     try:
-        record = read_record(path)
-        read_ranks(path, record)
+        record = read_record(files.record)
+        read_ranks(files.record, record)
     except CorruptRecordError:
         return None
     ours = (job.method, job.seed, settings_sha256(job.settings), job.code_digest, split.sha256)
     theirs = (record.method, record.seed, record.settings_sha256, record.code_digest, record.data_sha256)
-    return record if ours == theirs else None
+    return record if ours == theirs and all(path.is_file() for path in files.outputs) else None
 
 
 if __name__ == "__main__":
