@@ -163,6 +163,15 @@ def test_negatives_avoid_training_items_only():
     assert set(drawn.flatten().tolist()) == {5, 6, 7, 8}
 
 
+def test_each_position_draws_negatives_for_its_own_user(monkeypatch):
+    learner = make()
+    batch, drawn_for = first_batch(learner), []
+    draw = learner.negatives.draw
+    monkeypatch.setattr(learner.negatives, "draw", lambda user, *rest: drawn_for.append(user) or draw(user, *rest))
+    learner.loss(batch)
+    assert drawn_for[0].equal(batch.user_B[(batch.target_BL > 0).nonzero()[:, 0]])
+
+
 @pytest.mark.parametrize("loss", ["binary", "softmax"])
 def test_the_padding_row_stays_zero_while_training(loss):
     learner = make(loss=loss, weight_decay=0.01)
