@@ -297,6 +297,9 @@ def test_scores_are_inner_products_with_the_generated_vector():
         ({"num_steps": 1000}, "num_steps"),
         ({"variant": "printed"}, "variant"),
         ({"correction": -0.1}, "correction_sign"),
+        ({"eta": -0.1}, "eta: -0.1 .* 0 or more"),
+        ({"learning_rate": -0.1}, "learning_rate"),
+        ({"beta_max": 1.0}, "beta_max: 1.0 .* between 0 and 1"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -241,7 +241,8 @@ def test_overfits_32_sequences_with_fixed_masks():
 @pytest.mark.parametrize(
     ("key", "value"),
     [("num_heads", 3), ("max_len", 1), ("mask_rate", 0.0), ("mask_rate", 1.1), ("max_masked", 0), ("dropout", 1.0),
-     ("window_stride", 0.0), ("total_steps", 50), ("positions", "sine"), ("clip_norm", 0.0)],
+     ("window_stride", 0.0), ("total_steps", 50), ("positions", "sine"), ("clip_norm", 0.0),
+     ("learning_rate", -1.0), ("weight_decay", -1.0)],
 )  # fmt: skip
 def test_bad_settings_are_refused_by_name(key, value):
     with pytest.raises(ValueError, match=key):

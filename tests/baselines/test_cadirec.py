@@ -262,7 +262,14 @@ def test_recommender_is_causal():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_heads": 3}, {"mask_rate": 0.0}, {"num_candidates": 21}, {"num_steps": 1}, {"contrast_weight": -1.0}],
+    [
+        {"num_heads": 3},
+        {"mask_rate": 0.0},
+        {"num_candidates": 21},
+        {"num_steps": 1},
+        {"contrast_weight": -1.0},
+        {"learning_rate": -1.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

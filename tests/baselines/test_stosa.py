@@ -232,7 +232,9 @@ def test_smallest_variance_has_a_finite_gradient():
     assert torch.isfinite(x.grad).all()
 
 
-@pytest.mark.parametrize("wrong", [{"num_heads": 3}, {"encoder": "mean"}, {"margin_weight": -0.1}, {"max_len": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_heads": 3}, {"encoder": "mean"}, {"margin_weight": -0.1}, {"max_len": 0}, {"learning_rate": -1.0}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         learner(**wrong)
