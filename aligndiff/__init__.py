@@ -2,7 +2,8 @@
 
 Two sources disagree: the paper (equations 1 to 14) and the authors' repository (ZhuYiZ-1205/AlignDiff, e19f279,
 2025-06-29), which does not run as released. Both are built here from one set of parts; `variant` in
-`aligndiff.config.Config` picks the defaults, and every row below is a field that can be changed alone.
+`aligndiff.config.Config` picks the defaults, and every row below is a setting that can be changed alone, but the
+last: averages over batches are worked out from the same ranks (`harness.metrics.batch_mean`).
 
 Row                 Paper                               Released code                     Ours where the paper is silent
 ------------------  ----------------------------------  --------------------------------  ------------------------------

@@ -23,6 +23,16 @@ POSITIVE = (
     "decay_epochs",
     "slices",
 )
+NOT_NEGATIVE = (
+    "learning_rate",
+    "weight_decay",
+    "decay_factor",
+    "embedding_std",
+    "position_std",
+    "guidance_weight",
+    "gradient_penalty",
+    "eta",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +125,10 @@ class Config:
             require(dim % getattr(self, name) == 0, name, getattr(self, name), "divisors of embedding_dim")
         for name in ("dropout", "embedding_dropout", "energy_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
+        for name in NOT_NEGATIVE:
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("beta_min", "beta_max"):
+            require(0 < getattr(self, name) < 1, name, getattr(self, name), "between 0 and 1")
         require(0 <= self.null_probability <= 1, "null_probability", self.null_probability, "0 to 1")
         require(0 < self.tau <= 1, "tau", self.tau, "above 0 up to 1")
         require(self.alpha_0 is None or 0 < self.alpha_0 <= 1, "alpha_0", self.alpha_0, "null or above 0 up to 1")
@@ -122,7 +136,6 @@ class Config:
         require(self.lambda_mean >= 0, "nu or delta", self.lambda_mean, "0 or more")
         require(self.sigma2_floor > 0, "sigma2_floor", self.sigma2_floor, "above 0")
         require(self.correction >= 0, "correction", self.correction, "0 or more; turn it with correction_sign")
-        require(self.guidance_weight >= 0, "guidance_weight", self.guidance_weight, "0 or more")
 
     @property
     def energy_gamma(self) -> float:

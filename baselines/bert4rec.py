@@ -76,7 +76,8 @@ class Config:
         for name in ("mask_rate", "window_stride"):
             require(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0 up to 1")
         require(0 <= self.last_only_rate <= 1, "last_only_rate", self.last_only_rate, "0 to 1")
-        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        for name in ("learning_rate", "weight_decay", "warmup_steps"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         legal = f"null or more than warmup_steps ({self.warmup_steps})"
         require(
             self.total_steps is None or self.total_steps > self.warmup_steps, "total_steps", self.total_steps, legal

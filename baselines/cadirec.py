@@ -83,7 +83,7 @@ class Config:
         require(0 < self.mask_rate < 1, "mask_rate", self.mask_rate, "between 0 and 1")
         for name in ("dropout", "denoiser_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
-        for name in ("contrast_weight", "denoise_weight", "weight_decay"):
+        for name in ("contrast_weight", "denoise_weight", "learning_rate", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 

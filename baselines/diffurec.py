@@ -67,7 +67,9 @@ class Config:
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
         for name in ("dropout", "embedding_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
-        require(self.delta >= 0, "delta", self.delta, "0 or more")
+        require(self.embedding_dim % 2 == 0, "embedding_dim", self.embedding_dim, "even numbers (cosines and sines)")
+        for name in ("delta", "learning_rate", "decay"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 
 def truncated_linear(num_steps: int) -> np.ndarray:

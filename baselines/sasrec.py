@@ -55,6 +55,9 @@ class Config:
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to but not including 1")
+        require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 up to but not including 1")
+        for name in ("learning_rate", "weight_decay"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 
 class Block(nn.Module):

@@ -62,7 +62,7 @@ class Config:
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
         for name in ("dropout", "attention_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
-        for name in ("margin_weight", "weight_decay"):
+        for name in ("margin_weight", "learning_rate", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -65,11 +66,13 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 1e-3 (no dot) as text.
         try:
-            return float(value)
+            value = float(value)
         except ValueError:
             raise ValueError(f"{where}: expected a number, got {value!r}") from None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: {value} is not a finite number")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
     return value

@@ -33,6 +33,23 @@ def guidance(net, history_BL):
     return g.norm(y + g.outer(F.relu(g.inner(y))))
 
 
+def released_guidance(net, history_BL, index_B):
+    """The released attention row by row: one head, normalised query, raw keys and values, only the future hidden.
+
+    A padding position is multiplied by 0 where the released code does it.  [B, L], [B] -> [B, D]
+    """
+    g, rows = net.guidance, []
+    for history, index in zip(history_BL, index_B.tolist(), strict=True):
+        is_real = float(history[index] > 0)
+        x = (net.items(history) + g.positions[-len(history) :])[: index + 1]
+        query = g.norm_query(net.item_norm(x[-1]) * is_real)
+        weights = (g.key(x) @ g.query(query) / math.sqrt(net.config.embedding_dim)).softmax(0)
+        y = g.norm_attention(weights @ g.value(x) + query)
+        y = g.norm_feed_forward(y + g.outer(F.relu(g.inner(y))))
+        rows.append(g.norm(y * is_real))
+    return torch.stack(rows)
+
+
 def denoise(net, history_BL, x_t_BD, step_B, h_BD, lambda_BLD):
     """Eq 7 with full attention in every block and no shortcut for the last position.  -> [B, D]"""
     tokens = net.item_norm(net.items(history_BL))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from aligndiff import losses
 from aligndiff.energy import score
@@ -107,6 +108,53 @@ def test_correction_of_a_trained_released_model_points_away_and_turned_towards()
                 terms = learner.training_step(batch)
         assert np.sign(terms["correction_cosine"].item()) == expected
         assert abs(terms["correction_cosine"].item()) > 0.1
+
+
+def test_released_loss_does_not_pull_the_prediction_itself():
+    """x~ stands in the residual behind a stop-gradient: it moves through g = S(x~) alone."""
+    x, y, g = torch.randn(5, 8, requires_grad=True), torch.randn(5, 8), torch.randn(5, 8)
+    assert not losses.released_score_matching(x, g, y, torch.full((5,), 0.2)).requires_grad
+
+
+def test_transformer_energy_does_not_read_padding():
+    energy, memory = energy_of(energy="transformer")
+    x, token_ND = torch.randn(3, 16), torch.randn(12, 16, generator=torch.Generator().manual_seed(1))
+    alone = energy.remember(token_ND[10:], Packing([torch.tensor([[3, 4]])]))  # the last two tokens of the third row
+    third = energy.remember(token_ND, Packing([torch.tensor([[1, 2, 3, 4], [0, 0, 3, 4], [0, 0, 3, 4]])]))
+    torch.testing.assert_close(energy(x, third)[2:], energy(x[2:], alone))
+    assert (energy(x, memory)[2] - energy(x, third)[2]).abs() > 1e-6  # with one item less it is another energy
+
+
+class FirstFeature(nn.Module):
+    """E(x) = x_1, or half the squared length, in place of a network."""
+
+    def __init__(self, *, bowl=False):
+        super().__init__()
+        self.bowl = bowl
+
+    def forward(self, x, memory=None):
+        return x.square().sum(-1) / 2 if self.bowl else x[:, 0]
+
+
+def test_rival_losses_want_low_energy_for_the_true_and_high_for_the_predicted():
+    fake, real, mix = torch.tensor([[5.0, 0.0]]), torch.tensor([[-4.0, 0.0]]), torch.tensor([0.5])
+    critic, predictor = losses.wgan_gp(FirstFeature(), fake, real, None, penalty=10.0, mix_B=mix)
+    assert critic.item() == pytest.approx(-4.0 - 5.0) and predictor.item() == pytest.approx(5.0)
+    critic, predictor = losses.adversarial(FirstFeature(), fake, real, None)
+    softplus = torch.nn.functional.softplus
+    assert critic.item() == pytest.approx((softplus(real[0, 0]) + softplus(-fake[0, 0])).item())
+    assert predictor.item() == pytest.approx(
+        softplus(fake[0, 0]).item()
+    )  # steep where the critic is sure: no saturation
+
+
+def test_gradient_penalty_is_taken_between_the_two():
+    fake, real, mix = torch.randn(6, 3), torch.randn(6, 3), torch.rand(6)
+    energy = FirstFeature(bowl=True)  # its gradient at x is x
+    with_penalty, _ = losses.wgan_gp(energy, fake, real, None, penalty=10.0, mix_B=mix)
+    without, _ = losses.wgan_gp(energy, fake, real, None, penalty=0.0, mix_B=mix)
+    between = fake + mix[:, None] * (real - fake)
+    torch.testing.assert_close(with_penalty - without, 10 * (between.norm(dim=-1) - 1).square())
 
 
 @pytest.mark.parametrize("alignment", ["wgan_gp", "adversarial"])

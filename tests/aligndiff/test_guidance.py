@@ -73,6 +73,20 @@ def test_every_position_matches_the_equations():
         torch.testing.assert_close(got, expected[:, index], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("reading", ["length", "last"])
+def test_released_guidance_matches_the_released_code_written_out(reading):
+    learner = toys.learner(variant="released", guidance_index=reading, **toys.STILL)
+    net = learner.module
+    for parameter in net.guidance.parameters():  # away from unit gains and zero biases
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    history = torch.zeros(3, learner.max_len, dtype=torch.long)
+    history[0, -3:] = torch.tensor([3, 4, 5])
+    history[1, -8:] = torch.arange(5, 13)
+    history[2] = torch.arange(1, 13)
+    expected = oracle.released_guidance(net, history, query_index(history > 0, reading))
+    torch.testing.assert_close(guide(net, history), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_padding_is_read_only_where_that_is_chosen():
     history = torch.tensor([[0, 0, 0, 3, 4, 5]])
     for keys, changes in (("real", False), ("all", True)):

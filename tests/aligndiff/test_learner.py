@@ -1,11 +1,13 @@
 """Training step against the equations, controls, probes, and that every field matters."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from aligndiff.config import RELEASED, Config, read_config
+from aligndiff.probe import correction_terms, energy_terms
 from harness.compute import Compute
 from harness.methods import known_methods, load_method
 from harness.streams import UserNoise
@@ -232,6 +234,52 @@ def test_probe_returns_one_finite_value_per_user(settings, present):
     assert all(value.shape == (5,) and torch.isfinite(value).all() for value in values.values())
 
 
+def test_correction_is_measured_against_the_way_to_the_target():
+    before, change, target = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0, 2.0]])
+    found = correction_terms(before, change, target)
+    assert found["correction_cosine"].item() == pytest.approx(1) and found["correction_ratio"].item() == 0.5
+
+
+def test_probe_measures_what_is_ranked_and_which_energy_is_lower():
+    learner = toys.learner(energy_layers=1)
+    net = learner.module.eval()
+    net.items.weight.data[0] = 50.0  # padding is not ranked, so it must not weigh in the cross-entropy
+    net.energy.layers[0].weight.data.zero_()[0, 0] = 1.0  # E(x) = x_1 + b
+    history_BL, user_B = toys.histories(learner)
+    values = learner.probe(history_BL, user_B + 1, user_B, UserNoise.single(5, history_BL.shape[1]))
+    x = learner.represent(history_BL, user_B, UserNoise.single(5, history_BL.shape[1]))
+    expected = torch.nn.functional.cross_entropy(x @ net.items.weight[1:].T, user_B, reduction="none")
+    torch.testing.assert_close(values["cross_entropy"], expected.detach())
+    far = torch.full((5, 16), 1000.0)
+    terms = energy_terms(net, None, far, net.items(user_B + 1), UserNoise.single(5, 1))
+    assert (terms["energy_gap"] > 500).all()  # E(x~) far above E(y_s)
+
+
+def test_steps_are_rescaled_before_the_sinusoid():
+    denoiser = toys.learner().module.denoiser
+    angle = 5 * 1000 / 6 * torch.exp(-math.log(10000) * torch.arange(8) / 8)
+    inner = denoiser.time_inner(torch.cat([angle.cos(), angle.sin()]))
+    expected = denoiser.time_outer(torch.nn.functional.silu(inner))
+    torch.testing.assert_close(denoiser.embed_step(torch.tensor([5]))[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_comes_before_the_norm_of_tokens():
+    """After dropout and then LayerNorm each token still has mean 0 and variance 1."""
+    net = toys.learner(embedding_dropout=0.5).module.train()
+    token_ND = net.tokens(net.items(torch.arange(1, 20)))
+    torch.testing.assert_close(token_ND.mean(-1), torch.zeros(19), rtol=0, atol=1e-5)
+    torch.testing.assert_close(token_ND.var(-1, unbiased=False), torch.ones(19), rtol=0, atol=1e-4)
+
+
+def test_training_noise_is_uniform_in_t_and_independent_in_its_parts():
+    noise = toys.learner(null_probability=0.2).draw(12_000)
+    counts = torch.bincount(noise.step_B, minlength=6)
+    assert len(counts) == 6 and (counts - 2000).abs().max() < 250
+    assert noise.null_B.float().mean().item() == pytest.approx(0.2, abs=0.02)
+    parts = torch.stack([part.flatten() for part in (noise.start_BD, noise.target_BD, noise.energy_BD)])
+    torch.testing.assert_close(torch.corrcoef(parts), torch.eye(3), rtol=0, atol=0.02)
+
+
 def test_scores_are_inner_products_with_the_generated_vector():
     learner = toys.learner()
     learner.module.eval()
@@ -249,6 +297,9 @@ def test_scores_are_inner_products_with_the_generated_vector():
         ({"num_steps": 1000}, "num_steps"),
         ({"variant": "printed"}, "variant"),
         ({"correction": -0.1}, "correction_sign"),
+        ({"eta": -0.1}, "eta: -0.1 .* 0 or more"),
+        ({"learning_rate": -0.1}, "learning_rate"),
+        ({"beta_max": 1.0}, "beta_max: 1.0 .* between 0 and 1"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

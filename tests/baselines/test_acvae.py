@@ -49,6 +49,41 @@ def test_latents_do_not_see_later_items():
     assert not torch.equal(first[:, 5], second[:, 5])
 
 
+def test_the_encoder_is_its_formula():
+    """Position by position: noise, width 1, noise, causal width 5, width 1, residual."""
+    model = learner()
+    encoder, history = model.generator.encoder.eval(), [1, 2, 3, 4, 5, 6]
+    found = latents(model, history)[0]
+    state = model.generator.gru(model.generator.items(torch.tensor([history])))[0][0]
+    noise = fixed_noise(torch.zeros(1, 10, 10))[0, 4:]  # four positions stand before the sequence
+    noisy = lambda x: x + torch.tanh(encoder.noise(noise))  # noqa: E731
+    softplus = torch.nn.functional.softplus
+    x = torch.cat([torch.zeros(4, 10), noisy(softplus(encoder.first(noisy(state))))])
+    for t in range(6):
+        wide = torch.einsum("oiw,wi->o", encoder.wide.weight, x[t : t + 5]) + encoder.wide.bias
+        z = encoder.latent(state[t] + softplus(encoder.last(softplus(wide))))
+        torch.testing.assert_close(found[t], z, rtol=1e-4, atol=1e-5)
+
+
+def test_the_critic_is_its_formula():
+    critic, elu = learner().critic.eval(), torch.nn.functional.elu
+    item, z = torch.randn(3, 12), torch.randn(3, 6)
+    a = critic.enter(torch.cat([item, z], dim=-1))
+    for first, second in critic.pairs:
+        a = elu(a + second(first(a)))
+    torch.testing.assert_close(critic(item, z), critic.leave(a) + z.square() / 2)
+
+
+def test_the_critic_compares_with_the_prior():
+    """Its second argument is drawn from N(0, I), whatever the latents are."""
+    model, seen = learner(), []
+    critic = model.critic.forward
+    model.critic.forward = lambda item, z: seen.append(z) or critic(item, z)
+    model._update_critic(torch.randn(2000, 12), 7 + torch.zeros(2000, 6), 2)
+    assert (seen[0] == 7).all()
+    assert float(seen[1].mean()) == pytest.approx(0, abs=0.05) and float(seen[1].std()) == pytest.approx(1, abs=0.05)
+
+
 def test_latents_see_the_noise_of_five_positions_and_no_more():
     model, history = learner(), torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
     plain = latents(model, history[0].tolist())[0, -1]

@@ -46,6 +46,44 @@ def test_a_later_item_changes_the_query_at_an_earlier_mask():
     assert not torch.allclose(first, second, atol=1e-3)
 
 
+def test_the_network_is_the_released_one():
+    """Post-norm blocks, exact GELU, segment vector and head, written out a head at a time."""
+    module = build().module.eval()
+    items = torch.tensor([3, 7, MASK, 5])
+    norm = lambda x, layer: F.layer_norm(x, (8,), layer.weight, layer.bias, 1e-12)  # noqa: E731
+    x = norm(module.items.weight[items] + module.positions.weight[:4] + module.segment, module.norm)
+    for block in module.blocks:
+        parts = [layer(x) for layer in (block.attention.query, block.attention.key, block.attention.value)]
+        heads = []
+        for head in (slice(0, 4), slice(4, 8)):
+            q, k, v = (part[:, head] for part in parts)
+            heads.append((q @ k.T / 4**0.5).softmax(-1) @ v)
+        x = norm(x + block.attention.output(torch.cat(heads, -1)), block.norm_attention)
+        inner = block.feed_forward.inner(x)
+        x = norm(x + block.feed_forward.outer(inner * (1 + torch.erf(inner / 2**0.5)) / 2), block.norm_feed_forward)
+    top = module.head(x[2])
+    expected = norm(top * (1 + torch.erf(top / 2**0.5)) / 2, module.norm_head)
+    found = module(items[None], items[None] == MASK)
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_comes_after_the_norm_of_the_input():
+    """As in BERT: half of the normalised values are 0, the rest doubled."""
+    module, seen = build(dropout=0.5).module.train(), []
+    module.blocks[0].attention.query.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    module.blocks[0].attention.forward = lambda query, context, mask: seen.append(query) or torch.zeros_like(query)
+    module(torch.tensor([[1, 2, 3, MASK]]), torch.tensor([[False, False, False, True]]))
+    assert 0 < int((seen[0] == 0).sum()) < seen[0].numel()
+
+
+def test_scores_are_the_logits_of_the_mask_with_their_bias():
+    learner = build()
+    learner.module.eval()
+    query = learner.module(torch.tensor([[3, 1, MASK]]), torch.tensor([[False, False, True]]))
+    expected = query @ learner.module.items.weight.T + learner.module.bias
+    torch.testing.assert_close(scores(learner, [[3, 1]]), expected[:, :MASK].detach())
+
+
 def test_the_item_under_a_mask_is_not_read():
     learner = build(mask_rate=0.5)
     learner.module.eval()
@@ -203,7 +241,8 @@ def test_overfits_32_sequences_with_fixed_masks():
 @pytest.mark.parametrize(
     ("key", "value"),
     [("num_heads", 3), ("max_len", 1), ("mask_rate", 0.0), ("mask_rate", 1.1), ("max_masked", 0), ("dropout", 1.0),
-     ("window_stride", 0.0), ("total_steps", 50), ("positions", "sine"), ("clip_norm", 0.0)],
+     ("window_stride", 0.0), ("total_steps", 50), ("positions", "sine"), ("clip_norm", 0.0),
+     ("learning_rate", -1.0), ("weight_decay", -1.0)],
 )  # fmt: skip
 def test_bad_settings_are_refused_by_name(key, value):
     with pytest.raises(ValueError, match=key):

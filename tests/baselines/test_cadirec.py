@@ -218,6 +218,42 @@ def test_last_position_alone_is_the_last_of_all():
     torch.testing.assert_close(network(history, last_only=True)[:, 0], network(history)[:, -1])
 
 
+def test_recommender_is_the_released_one():
+    """Post-norm blocks with exact GELU, a head and a position at a time."""
+    network = learner().module.eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    items = torch.tensor([3, 7, 1, 5])
+    x = network.norm(network.items.weight[items] + network.positions[-4:])
+    for attention, residuals in zip(network.attention, network.residuals, strict=True):
+        q, k, v = attention.query(x), attention.key(x), attention.value(x)
+        read = torch.zeros(4, 8)
+        for head in (slice(0, 4), slice(4, 8)):
+            for i in range(4):
+                past = slice(0, i + 1)
+                read[i, head] = (k[past, head] @ q[i, head] / 4**0.5).softmax(0) @ v[past, head]
+        x = residuals.norm_attention(x + attention.output(read))
+        inner = residuals.feed_forward.inner(x)
+        outer = residuals.feed_forward.outer(inner * (1 + torch.erf(inner / 2**0.5)) / 2)
+        x = residuals.norm_feed_forward(x + outer)
+    torch.testing.assert_close(network(items[None])[0], x, rtol=1e-4, atol=1e-4)
+
+
+def test_denoiser_knows_the_step():
+    denoiser = learner().module.denoiser.eval()
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    x, real = torch.randn(1, 4, 8), torch.ones(1, 4, dtype=torch.bool)
+    early, late = (denoiser(x, torch.tensor([step]), real) for step in (5, 900))
+    assert (early - late).abs().max() > 1e-3
+
+
+def test_the_whole_loss_weighs_its_terms():
+    terms = learner(contrast_weight=0.7, denoise_weight=0.3, mask_rate=0.5).loss(first_batch(learner()))
+    expected = terms["recommendation"] + 0.3 * terms["denoising"] + 0.7 * terms["contrast"]
+    torch.testing.assert_close(terms["loss"], expected)
+
+
 def test_recommender_is_causal():
     network = learner().module.eval()
     first, second = network(torch.tensor([[1, 2, 3, 4]])), network(torch.tensor([[1, 2, 3, 9]]))
@@ -226,7 +262,14 @@ def test_recommender_is_causal():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_heads": 3}, {"mask_rate": 0.0}, {"num_candidates": 21}, {"num_steps": 1}, {"contrast_weight": -1.0}],
+    [
+        {"num_heads": 3},
+        {"mask_rate": 0.0},
+        {"num_candidates": 21},
+        {"num_steps": 1},
+        {"contrast_weight": -1.0},
+        {"learning_rate": -1.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

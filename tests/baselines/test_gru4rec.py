@@ -114,6 +114,30 @@ def test_logq_corrects_nothing_when_all_counts_are_equal():
     torch.testing.assert_close(gru4rec.sampled_softmax(score, skewed, 0.5), expected)
 
 
+@pytest.mark.parametrize("kind", ["bpr_max", "sampled_softmax"])
+def test_loss_of_a_step_is_put_together_as_the_authors_do(kind):
+    """Columns are the rows' targets, then shared samples; ELU for BPR-max; logQ knows how each column was drawn."""
+    settings = PLAIN | {"loss": kind, "batch_size": 3, "sample_alpha": 0.5, "logq": 0.7, "elu": 0.5}
+    learner, twin = build(**settings), build(**settings)
+    for module in (learner.module, twin.module):
+        torch.manual_seed(0)
+        torch.nn.init.normal_(module.items.weight)  # scores of both signs, for ELU
+        torch.nn.init.normal_(module.bias)
+    step = next(iter(learner.batches()))
+    step = gru4rec.Step(*(part[:2] for part in (step.slot_B, step.input_B, step.target_B, step.is_first_B)))
+    found = learner.loss(step)["loss"]
+    column_N = torch.cat([step.target_B, twin._sample()])
+    state_BH = twin.module.step(step.input_B, torch.zeros(2, 8))
+    score_BN = state_BH @ twin.module.items.weight[column_N].T + twin.module.bias[column_N]
+    if kind == "bpr_max":
+        expected_B = gru4rec.bpr_max(F.elu(score_BN, 0.5), 1.95)
+    else:
+        count = torch.bincount(torch.tensor([item for row in ROWS for item in row])).float()
+        drawn_N = torch.cat([count[step.target_B], count[column_N[2:]] ** 0.5])
+        expected_B = F.cross_entropy(score_BN - 0.7 * drawn_N.log(), torch.arange(2), reduction="none")
+    torch.testing.assert_close(found, expected_B.sum() / 3)  # two of three slots are active; the divisor stays
+
+
 def test_sampled_items_follow_counts_to_the_power_alpha():
     learner = build([[1, 1, 1, 1, 2, 5]], num_items=6, **PLAIN | {"num_sampled": 60_000, "sample_alpha": 0.5})
     share = torch.bincount(learner._sample(), minlength=7) / 60_000

@@ -163,6 +163,15 @@ def test_negatives_avoid_training_items_only():
     assert set(drawn.flatten().tolist()) == {5, 6, 7, 8}
 
 
+def test_each_position_draws_negatives_for_its_own_user(monkeypatch):
+    learner = make()
+    batch, drawn_for = first_batch(learner), []
+    draw = learner.negatives.draw
+    monkeypatch.setattr(learner.negatives, "draw", lambda user, *rest: drawn_for.append(user) or draw(user, *rest))
+    learner.loss(batch)
+    assert drawn_for[0].equal(batch.user_B[(batch.target_BL > 0).nonzero()[:, 0]])
+
+
 @pytest.mark.parametrize("loss", ["binary", "softmax"])
 def test_the_padding_row_stays_zero_while_training(loss):
     learner = make(loss=loss, weight_decay=0.01)
@@ -235,6 +244,9 @@ def test_every_field_matters(name):
         ({"num_heads": 3}, "num_heads: 3 .* divisors of embedding_dim"),
         ({"dropout": 1.0}, "dropout: 1.0"),
         ({"max_len": 0}, "max_len: 0"),
+        ({"learning_rate": -1e-3}, "learning_rate: -0.001 .* 0 or more"),
+        ({"weight_decay": -1.0}, "weight_decay: -1.0"),
+        ({"beta2": 1.0}, "beta2: 1.0"),
         ({"loss": "bpr"}, "loss: 'bpr' is not one of 'binary', 'softmax'"),
         ({"embeding_dim": 8}, "sasrec: unknown key 'embeding_dim' .did you mean 'embedding_dim'"),
     ],

@@ -136,6 +136,40 @@ def test_length_slices_do_not_change_loss_or_gradients(loss):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_the_network_is_the_paper_written_out():
+    """Both streams of two blocks, a head and a position at a time, for one history without padding."""
+    torch.manual_seed(0)
+    network = Network(Config(**{**SMALL, "num_blocks": 2}), 20).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    items, elu = torch.tensor([3, 7, 1, 5]), torch.nn.functional.elu
+    g = lambda x: elu(x) + 1  # noqa: E731
+    mean = elu(network.norm(network.means.weight[items] + network.mean_positions[-4:]))
+    variance = g(network.norm(network.variances.weight[items] + network.variance_positions[-4:]))
+    for block in network.blocks:
+        (q, k, v), (q_var, k_var, v_var) = (
+            [change(layers[name](x)) for layers in (block.query, block.key, block.value)]
+            for name, x, change in (("mean", mean, lambda x: x), ("variance", variance, g))
+        )
+        new_mean, new_variance = torch.zeros(4, 8), torch.zeros(4, 8)
+        for head in (slice(0, 4), slice(4, 8)):
+            for i in range(4):
+                past = slice(0, i + 1)
+                w = (q[i, head] - k[past, head]).square().sum(-1)
+                w = w + (q_var[i, head].sqrt() - k_var[past, head].sqrt()).square().sum(-1)
+                a = (-w / 4**0.5).softmax(0)
+                new_mean[i, head] = a @ v[past, head]
+                new_variance[i, head] = a.square() @ v_var[past, head]
+        streams = []
+        for name, context, residual in (("mean", new_mean, mean), ("variance", new_variance, variance)):
+            x = block.norm(block.output[name](context) + residual)
+            streams.append(block.norm_outer[name](block.outer[name](elu(block.inner[name](x))) + x))
+        mean, variance = streams[0], g(streams[1])
+    found = network(items[None])
+    torch.testing.assert_close(found[0][0], mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1][0], variance, rtol=1e-4, atol=1e-4)
+
+
 def test_scores_rank_by_distance():
     model = learner()
     history = torch.tensor([[0, 0, 3, 4], [1, 2, 3, 4]])
@@ -198,7 +232,9 @@ def test_smallest_variance_has_a_finite_gradient():
     assert torch.isfinite(x.grad).all()
 
 
-@pytest.mark.parametrize("wrong", [{"num_heads": 3}, {"encoder": "mean"}, {"margin_weight": -0.1}, {"max_len": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_heads": 3}, {"encoder": "mean"}, {"margin_weight": -0.1}, {"max_len": 0}, {"learning_rate": -1.0}]
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         learner(**wrong)

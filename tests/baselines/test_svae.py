@@ -118,6 +118,12 @@ def test_a_batch_weighs_users_alike():
     torch.testing.assert_close(alone[1]["reconstruction"], expected)
 
 
+def test_training_reads_a_sample_of_the_latent():
+    model, batch = learner(), batch_of([1, 2, 3, 4, 5], width=5)
+    first, second = (model.loss(batch)["reconstruction"] for _ in range(2))  # nothing differs but the draw
+    assert not torch.equal(first, second)
+
+
 def test_reconstruction_of_one_user_approaches_its_floor():
     """ln m for a position of m targets, not 0: a build that reaches 0 has one target."""
     model = learner([[1, 2, 3, 4, 5, 6, 7, 8]], kl_cap=0.0, learning_rate=0.01, hidden_dim=32, latent_dim=16)

@@ -74,7 +74,7 @@ def check_scores_are_finite(method: Method) -> None:
 
 def check_padding_and_batch_mates_do_not_matter(method: Method) -> None:
     """A user alone, with others, and with more padding scores the same, up to rounding."""
-    split = toy_split()
+    split = toy_split(num_users=150)  # three blocks of users
     learner, _ = build(method, split)
     width = min(learner.max_len, 9)
     history, users = histories(split, [3, 4, 5, 6], width)
@@ -82,8 +82,50 @@ def check_padding_and_batch_mates_do_not_matter(method: Method) -> None:
     together = scores(learner, history, users)
     padded = torch.nn.functional.pad(history, (min(3, learner.max_len - history.shape[1]), 0))
     torch.testing.assert_close(scores(learner, padded, users), together, rtol=1e-4, atol=1e-4)
-    flipped = ranks(learner, split, batch_size=64).kept_U
-    np.testing.assert_array_equal(ranks(learner, split, batch_size=1024).kept_U, flipped)
+    in_one_batch = score_user_by_user(learner, history, users, slice(0, 4))
+    for row in range(4):
+        alone = score_user_by_user(learner, history, users, slice(row, row + 1))
+        torch.testing.assert_close(alone, in_one_batch[row : row + 1], rtol=1e-4, atol=1e-4)
+    small, large = (ranks(learner, split, batch_size=size).kept_U for size in (64, 1024))
+    np.testing.assert_array_equal(small, large)
+
+
+def score_user_by_user(learner: Learner, history_BL: torch.Tensor, user_B: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Scores of some rows in one batch, where every user has a noise generator of its own."""
+    history_BL, user_B = history_BL[rows], user_B[rows]
+    lengths = (history_BL > 0).sum(1).tolist()
+    generators = [torch.Generator().manual_seed(user) for user in user_B.tolist()]
+    with torch.no_grad():
+        noise = UserNoise(generators, [1] * len(lengths), lengths)
+        return learner.score(history_BL[:, -max(lengths) :], user_B, noise)[:, 1:]
+
+
+def check_item_ids_carry_no_meaning(method: Method) -> None:
+    """Other numbers for the items, in data and tables, give the same scores under those numbers."""
+    split = toy_split(num_items=41)  # no layer of a toy has 41 to 43 rows, only what belongs to items
+    new_I = torch.cat(
+        [torch.zeros(1, dtype=torch.long), torch.randperm(41, generator=torch.Generator().manual_seed(0)) + 1]
+    )
+    renumbered = renumber(split, new_I.numpy())
+    (learner, _), (other, _) = build(method, split), build(method, renumbered)
+    other_state = other.module.state_dict()
+    for name, table in learner.module.state_dict().items():
+        other_state[name].copy_(table)
+        if table.dim() and 41 <= len(table) <= 43:
+            first = 1 if len(table) == 41 else 0  # a table without a row for padding
+            other_state[name][new_I[first:] - first] = table[: 42 - first]
+    history, users = histories(split, [3, 4, 5, 6], min(learner.max_len, 9))
+    before, after = scores(learner, history, users), scores(other, new_I[history], users)
+    torch.testing.assert_close(after[:, new_I[1:] - 1], before, rtol=1e-4, atol=1e-4)
+
+
+def renumber(split: Split, new_I: np.ndarray) -> Split:
+    return replace(
+        split,
+        train=replace(split.train, items=new_I[split.train.items].astype(np.int32)),
+        val_target_U=new_I[split.val_target_U].astype(np.int32),
+        test_target_U=new_I[split.test_target_U].astype(np.int32),
+    )
 
 
 def check_evaluation_is_deterministic(method: Method) -> None:

@@ -51,6 +51,13 @@ def test_numbers_that_yaml_reads_otherwise_become_floats(given, kind):
     assert type(from_mapping(Example, {"rate": given}, where="here").rate) is kind
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "-inf"])
+@pytest.mark.parametrize("key", ["rate", "share"])
+def test_a_number_is_finite(key, value):
+    with pytest.raises(ValueError, match=f"here: {key}: .* not a finite number"):
+        from_mapping(Example, {key: value}, where="here")
+
+
 def test_the_callers_mapping_is_left_alone():
     values = {"rate": 1}
     from_mapping(Example, values, where="here")
