@@ -28,6 +28,13 @@ rule all:
         f"{OUT}/report.html",
 
 
+rule runs:
+    # What has to be done on the machines with GPUs; tables and report can be made elsewhere, with `records`.
+    input:
+        RECORDS,
+        STATS,
+
+
 onsuccess:
     forget_finished()
     print(f"done: report in {OUT}/report.html, tables in {OUT}/tables/")

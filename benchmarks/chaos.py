@@ -70,7 +70,7 @@ class Workplace:
     rounds: int = 0  # times the work was carried to its end after kills
     resumed: int = 0  # starts of a training that went on from a checkpoint
     waited: int = 0  # starts that waited for a training that had outlived Snakemake
-    taken: int = 0  # starts that took the result of a training that had ended without Snakemake
+    taken: int = 0  # starts that took the result of this very run, ended before anybody heard of it
 
     @property
     def out(self) -> Path:
@@ -278,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "different_results": 0,  # the first difference ends the command with an error
         "resumed_from_checkpoint": place.resumed,
         "waited_for_an_orphan": place.waited,
-        "taken_from_an_orphan": place.taken,
+        "taken_from_a_finished_run": place.taken,
         "undisturbed_seconds": round(undisturbed, 1),
         "seconds": round(time.monotonic() - began, 1),
         "seed": options.seed,

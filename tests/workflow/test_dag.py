@@ -45,6 +45,13 @@ def test_numbers_inside_a_command_line_value_are_numbers(checkout, python_m):
     assert json.loads((checkout / cell).read_text())["environment"]["threads"] == 1
 
 
+def test_runs_can_be_asked_for_without_tables(python_m):
+    """What goes to a cluster that shares no folders: records and statistics, nothing that reads a folder."""
+    result = python_m("snakemake", "-n", "--configfile", "config/tiny.yaml", "--cores", "1", "--", "runs")
+    jobs = planned("".join(_streams(result)))
+    assert jobs == {"preprocess": 1, "train": 2, "runs": 1, "total": 4}
+
+
 def test_tiny_workflow_from_data_to_report(checkout, python_m):
     """The whole DAG runs, is complete, has nothing left to do, and reruns exactly what a change touches."""
     options = ("--configfile", "config/tiny.yaml", "--cores", "2", "--resources", "gpu=0")
