@@ -77,7 +77,7 @@ def test_every_position_matches_the_equations():
 def test_released_guidance_matches_the_released_code_written_out(reading):
     learner = toys.learner(variant="released", guidance_index=reading, **toys.STILL)
     net = learner.module
-    for parameter in net.guidance.parameters():  # away from unit gains and zero biases
+    for parameter in (*net.guidance.parameters(), *net.item_norm.parameters()):  # no unit gains, no zero biases
         parameter.data += 0.3 * torch.randn_like(parameter)
     history = torch.zeros(3, learner.max_len, dtype=torch.long)
     history[0, -3:] = torch.tensor([3, 4, 5])
