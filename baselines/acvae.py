@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from harness.compute import Compute
 from harness.layers import Dropout
-from harness.losses import softmax_cross_entropy
+from harness.losses import cross_entropy_with_bias
 from harness.recurrence import unroll
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
@@ -286,12 +286,6 @@ class ACVAE:
         self.module.load_state_dict(state["module"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
-
-
-def cross_entropy_with_bias(query_ND: Tensor, output: nn.Linear, target_N: Tensor) -> Tensor:
-    """Mean softmax cross-entropy over all rows of a linear layer with bias, as one inner product."""
-    query = torch.cat([query_ND, torch.ones_like(query_ND[:, :1])], dim=1)
-    return softmax_cross_entropy(query, torch.cat([output.weight, output.bias[:, None]], dim=1), target_N, padding=True)
 
 
 def build(settings: Mapping[str, Any], view: TrainingView, streams: Streams, compute: Compute) -> ACVAE:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from baselines import svae
 from baselines.svae import Config, Network, draw_latent, kl_to_standard_normal, next_items
@@ -116,6 +117,34 @@ def test_a_batch_weighs_users_alike():
     log_p = model.module.logits(mean)[0].log_softmax(-1)
     expected = -(log_p[0, 7] + log_p[0, 8] + log_p[1, 8]) / 2  # targets {8, 9} and {9}; column i is item i + 1
     torch.testing.assert_close(alone[1]["reconstruction"], expected)
+
+
+def test_skipped_padding_and_chunked_scores_give_the_plain_loss_and_gradients(monkeypatch):
+    rows = [9, 2], [1, 2, 3], [7, 8, 9, 4], [1, 2, 3, 4, 5, 6, 7, 8]
+    results = []
+    for fast in (True, False):
+        model = learner(num_targets=1, kl_cap=0.5)
+        model.users_seen = 10**6
+        if not fast:
+            monkeypatch.setattr(svae, "unroll", lambda gru, x, length: gru(x)[0])
+            monkeypatch.setattr(svae, "cross_entropy_with_bias", lambda x, layer, y: F.cross_entropy(layer(x), y))
+        loss = model.loss(batch_of(*rows, width=8))["loss"]
+        loss.backward()
+        results.append((loss, {name: parameter.grad for name, parameter in model.module.named_parameters()}))
+    (fast, fast_gradients), (plain, plain_gradients) = results
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=0)
+    for name, gradient in plain_gradients.items():
+        atol = 1e-6 * float(gradient.abs().max())
+        torch.testing.assert_close(fast_gradients[name], gradient, rtol=1e-5, atol=atol)
+
+
+def test_one_target_is_the_case_of_several(monkeypatch):
+    model, batch = learner(num_targets=1), batch_of([7, 8, 9, 4], [1, 2, 3], width=4)
+    mean, _ = model.module.posterior(model.module(next_items(batch, 1)[0]))
+    monkeypatch.setattr(svae, "draw_latent", lambda mean, scale, noise: mean)
+    history, target = next_items(batch, 1)
+    summed = svae._sum_of_cross_entropies(model.module.logits(mean[history > 0]), target[history > 0])
+    torch.testing.assert_close(model.loss(batch)["reconstruction"], summed.sum() / 2)
 
 
 def test_reconstruction_of_one_user_approaches_its_floor():
