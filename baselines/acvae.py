@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from harness.compute import Compute
 from harness.layers import Dropout
-from harness.losses import softmax_cross_entropy
+from harness.losses import cross_entropy_with_bias
 from harness.recurrence import unroll
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
@@ -65,7 +65,8 @@ class Config:
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("dropout", "critic_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
-        for name in ("kl_weight", "contrast_weight", "weight_decay", "critic_weight_decay"):
+        rates = ("learning_rate", "contrast_learning_rate", "critic_learning_rate")
+        for name in (*rates, "kl_weight", "contrast_weight", "weight_decay", "critic_weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 
@@ -303,12 +304,6 @@ class ACVAE:
         self.module.load_state_dict(state["module"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
-
-
-def cross_entropy_with_bias(query_ND: Tensor, output: nn.Linear, target_N: Tensor) -> Tensor:
-    """Mean softmax cross-entropy over all rows of a linear layer with bias, as one inner product."""
-    query = torch.cat([query_ND, torch.ones_like(query_ND[:, :1])], dim=1)
-    return softmax_cross_entropy(query, torch.cat([output.weight, output.bias[:, None]], dim=1), target_N, padding=True)
 
 
 def build(settings: Mapping[str, Any], view: TrainingView, streams: Streams, compute: Compute) -> ACVAE:

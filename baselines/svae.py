@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from harness.compute import Compute
 from harness.layers import Dropout
 from harness.learner import SingleLossLearner
+from harness.losses import cross_entropy_with_bias
+from harness.recurrence import unroll
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
@@ -58,7 +60,7 @@ class Config:
         for name in (*sizes, "anneal_users"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to but not including 1")
-        for name in ("kl_cap", "weight_decay"):
+        for name in ("kl_cap", "learning_rate", "weight_decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 
@@ -106,17 +108,22 @@ class Network(nn.Module):
             nn.init.xavier_normal_(layer.weight)
 
     def forward(self, history_BL: Tensor) -> Tensor:
-        """GRU states of histories aligned left; what follows a history's end does not touch it.  -> [B, L, hidden]"""
-        return self.gru(self.dropout(self.items((history_BL - 1).clamp(min=0))))[0]
+        """GRU states of histories aligned left; what follows a history's end is not to be read.  -> [B, L, hidden]"""
+        length_B = (history_BL > 0).sum(1)
+        return unroll(self.gru, self.dropout(self.items((history_BL - 1).clamp(min=0))), length_B)
 
     def posterior(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the standard deviation of z, in fp32.  [..., hidden] -> two of [..., latent]"""
         mean, scale = self.latent(torch.tanh(self.encode(state))).float().chunk(2, dim=-1)
         return mean, scale
 
+    def features(self, z: Tensor) -> Tensor:
+        """What the output layer reads.  [..., latent] -> [..., inner]"""
+        return torch.tanh(self.decode(z))
+
     def logits(self, z: Tensor) -> Tensor:
         """[..., latent] -> fp32 [..., num_items]"""
-        return self.output(torch.tanh(self.decode(z))).float()
+        return self.output(self.features(z)).float()
 
 
 class SVAE(SingleLossLearner):
@@ -151,10 +158,15 @@ class SVAE(SingleLossLearner):
         mean_ND, scale_ND = self.module.posterior(self.module(history_BL)[real_BL])
         generator = self.streams.torch("latent", self.compute.device)
         noise_ND = torch.randn(mean_ND.shape, generator=generator, device=generator.device)
-        logits_NI = self.module.logits(draw_latent(mean_ND, scale_ND, noise_ND))
-        summed_N = _sum_of_cross_entropies(logits_NI, target_BLK[real_BL])
-        first_B = (target_BLK[:, 0] > 0).sum(-1)  # the notebook divides by the targets of the first position
-        reconstruction = (summed_N / first_B[row_N]).sum() / num_users
+        z_ND = draw_latent(mean_ND, scale_ND, noise_ND)
+        if self.config.num_targets == 1:  # all positions weigh the same, and the scores need not exist as a whole
+            target_N = target_BLK[real_BL][:, 0] - 1
+            mean = cross_entropy_with_bias(self.module.features(z_ND), self.module.output, target_N)
+            reconstruction = mean * (len(target_N) / num_users)
+        else:
+            summed_N = _sum_of_cross_entropies(self.module.logits(z_ND), target_BLK[real_BL])
+            first_B = (target_BLK[:, 0] > 0).sum(-1)  # the notebook divides by the targets of the first position
+            reconstruction = (summed_N / first_B[row_N]).sum() / num_users
         kl_N = kl_to_standard_normal(mean_ND, scale_ND, form=self.config.kl)
         kl = (kl_N / real_BL.sum(1)[row_N]).sum() / num_users
         loss = reconstruction + self.kl_weight * kl

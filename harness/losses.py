@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # Most memory for the scores of one chunk of rows: what stays in a CPU's cache, what fills a GPU.
 CHUNK_BYTES: Final = {"cpu": 16 << 20, "cuda": 512 << 20}
@@ -20,6 +20,12 @@ def softmax_cross_entropy(query_ND: Tensor, table_ID: Tensor, target_N: Tensor, 
     and softmax are fp32 even where products are bf16.
     """
     return _ChunkedCrossEntropy.apply(query_ND, table_ID, target_N, padding) / len(target_N)
+
+
+def cross_entropy_with_bias(query_ND: Tensor, output: nn.Linear, target_N: Tensor) -> Tensor:
+    """Mean softmax cross-entropy over all rows of a linear layer with bias, as one inner product."""
+    query = torch.cat([query_ND, torch.ones_like(query_ND[:, :1])], dim=1)
+    return softmax_cross_entropy(query, torch.cat([output.weight, output.bias[:, None]], dim=1), target_N, padding=True)
 
 
 def plain_softmax_cross_entropy(

@@ -316,7 +316,10 @@ def test_inputs_are_the_last_pieces_of_training_parts():
     torch.testing.assert_close(batch.target_BL[:, -1], batch.input_BL[:, -1] % 20 + 1)
 
 
-@pytest.mark.parametrize("wrong", [{"kl_weight": -1.0}, {"dropout": 1.0}, {"hidden_dim": 0}, {"latent_dim": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"kl_weight": -1.0}, {"dropout": 1.0}, {"hidden_dim": 0}, {"latent_dim": 0}, {"critic_learning_rate": -1.0}],
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         learner(**wrong)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from baselines import svae
 from baselines.svae import Config, Network, draw_latent, kl_to_standard_normal, next_items
@@ -124,6 +125,34 @@ def test_training_reads_a_sample_of_the_latent():
     assert not torch.equal(first, second)
 
 
+def test_skipped_padding_and_chunked_scores_give_the_plain_loss_and_gradients(monkeypatch):
+    rows = [9, 2], [1, 2, 3], [7, 8, 9, 4], [1, 2, 3, 4, 5, 6, 7, 8]
+    results = []
+    for fast in (True, False):
+        model = learner(num_targets=1, kl_cap=0.5)
+        model.users_seen = 10**6
+        if not fast:
+            monkeypatch.setattr(svae, "unroll", lambda gru, x, length: gru(x)[0])
+            monkeypatch.setattr(svae, "cross_entropy_with_bias", lambda x, layer, y: F.cross_entropy(layer(x), y))
+        loss = model.loss(batch_of(*rows, width=8))["loss"]
+        loss.backward()
+        results.append((loss, {name: parameter.grad for name, parameter in model.module.named_parameters()}))
+    (fast, fast_gradients), (plain, plain_gradients) = results
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=0)
+    for name, gradient in plain_gradients.items():
+        atol = 1e-6 * float(gradient.abs().max())
+        torch.testing.assert_close(fast_gradients[name], gradient, rtol=1e-5, atol=atol)
+
+
+def test_one_target_is_the_case_of_several(monkeypatch):
+    model, batch = learner(num_targets=1), batch_of([7, 8, 9, 4], [1, 2, 3], width=4)
+    mean, _ = model.module.posterior(model.module(next_items(batch, 1)[0]))
+    monkeypatch.setattr(svae, "draw_latent", lambda mean, scale, noise: mean)
+    history, target = next_items(batch, 1)
+    summed = svae._sum_of_cross_entropies(model.module.logits(mean[history > 0]), target[history > 0])
+    torch.testing.assert_close(model.loss(batch)["reconstruction"], summed.sum() / 2)
+
+
 def test_reconstruction_of_one_user_approaches_its_floor():
     """ln m for a position of m targets, not 0: a build that reaches 0 has one target."""
     model = learner([[1, 2, 3, 4, 5, 6, 7, 8]], kl_cap=0.0, learning_rate=0.01, hidden_dim=32, latent_dim=16)
@@ -158,7 +187,15 @@ def test_test_time_latent_is_a_sample_or_the_mean():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_targets": 0}, {"kl": "other"}, {"anneal": "never"}, {"dropout": 1.0}, {"kl_cap": -1.0}]
+    "wrong",
+    [
+        {"num_targets": 0},
+        {"kl": "other"},
+        {"anneal": "never"},
+        {"dropout": 1.0},
+        {"kl_cap": -1.0},
+        {"learning_rate": -1.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
