@@ -222,10 +222,19 @@ class ACVAE:
             kl_N = self.critic(item_BLD[real_BL], z_ND).mean(-1)
             terms["kl"] = self.config.kl_weight * kl_N.sum() / num_users
         if self.config.contrast_weight > 0 and num_users > 1:
-            own, other = self.contrast(item_BLD, z_BLD), self.contrast(item_BLD, z_BLD.roll(1, dims=0))
+            other_B = self._others(num_users).to(z_BLD.device)
+            own, other = self.contrast(item_BLD, z_BLD), self.contrast(item_BLD, z_BLD[other_B])
             contrast = contrast_loss(own, other)[real_BL].sum() / num_users
             terms["contrast"] = self.config.contrast_weight * contrast
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _others(self, num_users: int) -> Tensor:
+        """For each user another one, the next on a random circle; the batch itself is sorted by length.  [B]
+
+        Neighbours there are of one length, whereas the reference's pairs set latents of items beside those of padding.
+        """
+        circle = torch.randperm(num_users, generator=self.streams.torch("pairs"))
+        return torch.empty_like(circle).scatter_(0, circle, circle.roll(-1))
 
     def _update_critic(self, item_ND: Tensor, z_ND: Tensor, num_users: int) -> Tensor:
         self.critic.zero_grad(set_to_none=True)  # the generator's step filled them
