@@ -27,11 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"no comparison of {', '.join(sorted(unknown))}; there are {', '.join(checkouts.METHODS)}")
     entries, failed = {}, []
     for method in options.methods or checkouts.METHODS:
-        checkout = checkouts.find(method, options.references)
-        if checkout is None:
-            print(f"{method}: no checkout; {checkouts.how_to_get(method, options.references)}")
+        if obstacle := checkouts.obstacle(method, options.references):
+            print(f"{method}: {obstacle}")
             continue
-        entries[method] = record.measure(method, checkout)
+        entries[method] = record.measure(method, options.references / method)
         differences = entries[method]["differences"]
         for name, value in differences.items():
             print(f"{method}: {name}: {value:.1e}")

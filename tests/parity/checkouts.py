@@ -45,6 +45,13 @@ def find(method: str, folder: Path) -> Path | None:
     return path
 
 
+def obstacle(method: str, folder: Path) -> str | None:
+    """What keeps a method from being compared, and what to do about it; None if nothing."""
+    if find(method, folder) is None:
+        return f"no checkout of the reference; {how_to_get(method, folder)}"
+    return getattr(module_of(method), "obstacle", lambda: None)()
+
+
 def how_to_get(method: str, folder: Path) -> str:
     module = module_of(method)
     path = folder / method

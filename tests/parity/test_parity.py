@@ -15,12 +15,11 @@ from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_diff
 @pytest.mark.parametrize("method", checkouts.METHODS)
 def test_method_agrees_with_its_reference(method):
     folder = checkouts.default_folder()
-    checkout = checkouts.find(method, folder)
-    if checkout is None:
-        pytest.skip(f"no checkout of the reference; {checkouts.how_to_get(method, folder)}")
+    if obstacle := checkouts.obstacle(method, folder):
+        pytest.skip(obstacle)
     for package in getattr(checkouts.module_of(method), "NEEDS", ()):
         pytest.importorskip(package)
-    assert record.too_large(checkouts.module_of(method).compare(checkout)) == {}
+    assert record.too_large(checkouts.module_of(method).compare(folder / method)) == {}
 
 
 @pytest.mark.parametrize("method", checkouts.METHODS)
