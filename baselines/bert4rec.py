@@ -202,10 +202,14 @@ class BERT4Rec(SingleLossLearner):
             learning_rate=config.learning_rate,
             clip_norm=config.clip_norm,
         )
-        decayed = [parameter for parameter in self.module.parameters() if parameter.dim() > 1]
-        others = [parameter for parameter in self.module.parameters() if parameter.dim() <= 1]
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.module.named_parameters():
+            groups[parameter.dim() > 1 or name == "segment"].append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            [
+                {"params": groups[True], "weight_decay": config.weight_decay},
+                {"params": groups[False], "weight_decay": 0.0},
+            ],
             lr=config.learning_rate,
             eps=1e-6,  # optimization.py
             fused=True,

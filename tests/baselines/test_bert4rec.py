@@ -206,10 +206,14 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert rates[9:] == pytest.approx([0.1, 0.0])
 
 
-def test_biases_and_norms_do_not_decay():
-    decayed, others = build().optimizer.param_groups
-    assert decayed["weight_decay"] == 0.01 and all(p.dim() > 1 for p in decayed["params"])
-    assert others["weight_decay"] == 0 and all(p.dim() == 1 for p in others["params"])
+def test_all_but_biases_and_norms_decay():
+    model = build()
+    decayed, others = model.optimizer.param_groups
+    names = {id(parameter): name for name, parameter in model.module.named_parameters()}
+    assert decayed["weight_decay"] == 0.01 and others["weight_decay"] == 0
+    assert not any("norm" in names[id(p)] or "bias" in names[id(p)] for p in decayed["params"])
+    assert all("norm" in names[id(p)] or "bias" in names[id(p)] for p in others["params"])
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 
 def test_number_of_parameters():

@@ -25,13 +25,14 @@ def measure(method: str, checkout: Path) -> dict[str, Any]:
     module = module_of(method)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # references print
         differences = module.compare(checkout)
-    return {
+    entry = {
         "repository": module.REPOSITORY,
         "commit": module.COMMIT,
         "differences": differences,
         "command": f"python -m tests.parity {method}",
         "environment": environment("fp64"),
     }
+    return entry | ({"reference_runtime": module.runtime()} if hasattr(module, "runtime") else {})
 
 
 def environment(precision: str) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def obstacle() -> str | None:
     return None if path.exists() else f"{path} does not exist; tests/parity/tensorflow1.py says how to make it"
 
 
+def runtime() -> str:
+    """Versions, for the record."""
+    ask = "import sys, pkg_resources as p; print(p.get_distribution('tensorflow'), 'Python', sys.version.split()[0])"
+    return subprocess.run([interpreter(), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def run(graph: str, checkout: Path, arrays: Mapping[str, Tensor | np.ndarray | int | str]) -> dict[str, Tensor]:
     """What graphs/<graph>.py makes of `arrays` with the reference's code; for the names see graphs/session.py.
 

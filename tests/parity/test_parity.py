@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from harness.layers import Dropout
-from tests.parity import checkouts, record
+from tests.parity import checkouts, record, tensorflow1
 from tests.parity.__main__ import main
 from tests.parity.exchange import INITIAL, Tape, Weights, exactly, relative_difference, visible_dropout
+from tests.parity.steps import backward_losses
 
 
 @pytest.mark.parametrize("method", checkouts.METHODS)
@@ -134,3 +135,28 @@ def test_draws_are_replayed_by_size_and_protected_from_change():
         assert torch.equal(torch.randn(6), kept.flatten())
         with pytest.raises(ValueError, match="no draw of 6 values"):
             torch.randn(6)
+
+
+def test_losses_of_a_foreign_loop_are_seen():
+    x, gradients = torch.ones(1, requires_grad=True), []
+    with backward_losses(lambda: gradients.append(x.grad.clone())) as losses:
+        for factor in (2, 3):
+            (factor * x).sum().backward()
+    assert [float(loss) for loss in losses] == [2, 3] and [float(gradient) for gradient in gradients] == [2]
+    x.sum().backward()
+    assert len(losses) == 2
+
+
+def test_kernels_of_tensorflow_are_laid_out_like_linear_layers():
+    kernel, bias = torch.arange(6.0).reshape(1, 2, 3), torch.zeros(3)
+    made = {"weight/a/kernel": kernel, "gradient/a/kernel": -kernel, "weight/a/bias": bias, "gradient/a/bias": bias}
+    found = tensorflow1.parameters(made | {"initial/a/kernel": 2 * kernel})
+    assert torch.equal(found["a/kernel"], kernel[0].T) and torch.equal(found["a/kernel"].grad, -kernel[0].T)
+    assert torch.equal(tensorflow1.initial(made | {"initial/a/kernel": 2 * kernel})["a/kernel"], 2 * kernel[0].T)
+
+
+def test_a_missing_interpreter_is_an_obstacle(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALIGNDIFF_TENSORFLOW1", str(tmp_path / "python"))
+    assert "python does not exist" in tensorflow1.obstacle()
+    (tmp_path / "python").touch()
+    assert tensorflow1.obstacle() is None

@@ -77,11 +77,14 @@ def train_reference(train: Any, checkout: Path, epochs: int) -> list[float]:
     rate = {"optimizer": "Adam", "lr": 1e-3, "weight_decay": 0, "decay_step": 100, "gamma": 0.1}
     arguments = SimpleNamespace(**options, **loop, **rate, diversity_measure=False)
     model = reference_model(checkout, **options)
-    losses, loss_of = [], model.loss_diffu_ce
+    losses, loss_of, out = [], model.loss_diffu_ce, sys.stdout
+    steps = -(-(len(train.train.items) - train.num_users) // SIZES["batch_size"])  # of an epoch
 
     def loss_diffu_ce(*inputs):
         loss = loss_of(*inputs)
         losses.append(float(loss.detach()))
+        if len(losses) % steps == 0:
+            print(f"reference: epoch {len(losses) // steps}: {np.mean(losses[-steps:]):.4f}", file=out, flush=True)
         return loss
 
     model.loss_diffu_ce = loss_diffu_ce
@@ -93,7 +96,7 @@ def train_reference(train: Any, checkout: Path, epochs: int) -> list[float]:
         loader = utils.Data_Train(sequences, arguments).get_pytorch_dataloaders()
         with warnings.catch_warnings(action="ignore"):
             trainer.model_train(loader, [], [], model, arguments, logging.getLogger("reference"))
-    return np.array(losses).reshape(epochs, -1).mean(1).tolist()
+    return np.array(losses).reshape(epochs, steps).mean(1).tolist()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ arrays = session.prepare()
 arguments, sys.argv = sys.argv, sys.argv[:1]  # run.py of the reference parses them when it is imported
 
 import modeling  # noqa: E402, the reference's
+import optimization  # noqa: E402, the reference's
 import run  # noqa: E402, the reference's
 import tensorflow as tf  # noqa: E402
 
@@ -49,5 +50,11 @@ def outputs(prefix, is_training):
 
 loss, _ = outputs("", True)
 _, scores = outputs("ranked_", False)
+seen = []
+optimization.AdamWeightDecayOptimizer.apply_gradients = lambda *arguments, **_: seen.append(arguments) or tf.no_op()
+optimization.create_optimizer(loss, 1e-4, 400000, 100, use_tpu=False)
+optimizer, pairs = seen[0]
+names = [variable.op.name for _, variable in pairs]
+decays = {"decays/" + name: tf.constant(optimizer._do_use_weight_decay(name)) for name in names}
 sys.argv = arguments
-session.save(loss, {}, scores=scores)
+session.save(loss, {}, scores=scores, **decays)

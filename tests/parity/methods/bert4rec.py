@@ -23,7 +23,7 @@ SIZES = {"embedding_dim": 64, "num_blocks": 2, "num_heads": 2, "inner_dim": 256}
 RATES = {"dropout": 0.5, "attention_dropout": 0.2}  # likewise
 TYPES = "bert/embeddings/token_type_embeddings"  # the second type never occurs
 
-obstacle = tensorflow1.obstacle
+obstacle, runtime = tensorflow1.obstacle, tensorflow1.runtime
 
 
 def names() -> dict[str, str]:
@@ -75,8 +75,16 @@ def compare(checkout: Path) -> dict[str, float]:
             INITIAL: started,
             "loss": relative_difference(loss, made["loss"]),
             "gradients": weights.gradient_difference(),
+            "parameters that decay on one side only": _decay_difference(ours, made),
             "scores": relative_difference(_centred(score), _centred(made["scores"][:, : toys.NUM_ITEMS + 1])),
         }
+
+
+def _decay_difference(ours: bert4rec.BERT4Rec, made: dict[str, Tensor]) -> int:
+    """How many weights decay in one optimiser and not in the other."""
+    decayed = {id(parameter) for parameter in ours.optimizer.param_groups[0]["params"]}
+    pairs = ((parameter, names()[name]) for name, parameter in ours.module.named_parameters())
+    return sum((id(parameter) in decayed) != bool(made[f"decays/{name}"]) for parameter, name in pairs)
 
 
 def _slots(input_BL: Tensor, hidden_BL: Tensor) -> dict[str, Tensor]:

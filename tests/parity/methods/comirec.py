@@ -35,7 +35,7 @@ NAMES = {
     "routing": {"items.weight": TABLE, "extract.weight": ROUTING},
 }
 
-obstacle = tensorflow1.obstacle
+obstacle, runtime = tensorflow1.obstacle, tensorflow1.runtime
 
 
 def compare(checkout: Path) -> dict[str, float]:

@@ -18,7 +18,7 @@ REPOSITORY, COMMIT = "kang205/SASRec", "e373896"
 OPTIONS = {"embedding_dim": 50, "num_blocks": 2, "num_heads": 2, "dropout": 0.5}  # main.py's, but for a second head
 TABLE = "SASRec/input_embeddings/lookup_table"
 
-obstacle = tensorflow1.obstacle
+obstacle, runtime = tensorflow1.obstacle, tensorflow1.runtime
 
 
 def names() -> dict[str, str]:
