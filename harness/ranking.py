@@ -19,7 +19,7 @@ from harness.windows import ResidentSequences
 log = logging.getLogger(__name__)
 
 BLOCK = 64  # users that share one noise generator; part of the protocol, not a tuning knob
-SCORE_BYTES = {"cpu": 24 << 20, "cuda": 512 << 20}  # most memory that one batch of scores may take
+SCORE_BYTES = {"cpu": 12 << 20, "cuda": 512 << 20}  # most memory that one batch of scores may take
 COUNT_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}  # comparisons at a time: what stays in a cache, what fills a GPU
 
 ScoreFn = Callable[[Tensor, Tensor, UserNoise], Tensor]
