@@ -113,21 +113,23 @@ def measure(method: str, split: Split, options: argparse.Namespace) -> dict[str,
         "all": float(positions(length_U, way.config.max_len).mean().round(2)),
     }
     paths = {"reference_way": timed(slow(way, split, users[:BATCH], options.steps))}
-    paths["fast_bf16"] = timed(fast(learner_of(method, view, "bf16"), split, users))
+    fast_paths = [f"fast_{precision}" for precision in timing.precisions()]
+    for precision, path in zip(timing.precisions(), fast_paths, strict=True):
+        products = ONEDNN if precision == "fp32" else AS_IT_IS
+        paths[path] = timed(fast(learner_of(method, view, precision), split, users), products)
     with Worker(worker_arguments(method, options)) as as_shipped:
         paths["reference_way_default_allocator"] = as_shipped
-        if not options.quick:
-            paths["fast_bf16"]()  # warms up
+        for path in [] if options.quick else fast_paths:
+            paths[path]()  # warms up
         costs = timing.in_turn(paths, options.rounds)
     # Whole chains that one call is worth.
     share = options.steps / way.config.num_steps
     done = {name: len(users) if name.startswith("fast") else len(users[:BATCH]) * share for name in paths}
     found["call"] = {name: timing.summary(of_path) | {"chains": done[name]} for name, of_path in costs.items()}
     found["speedup"] = {
-        f"fast_bf16 over {name}": timing.ratio(
-            costs[name], costs["fast_bf16"], per_slow=done[name], per_fast=done["fast_bf16"]
-        )
+        f"{path} over {name}": timing.ratio(costs[name], costs[path], per_slow=done[name], per_fast=done[path])
         for name in ("reference_way", "reference_way_default_allocator")
+        for path in fast_paths
     }
     return found | {"all_users": all_users(split.train.num_users, found["call"])}
 

@@ -80,6 +80,7 @@ def memory_of(way: str, options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     parser = timing.arguments(__doc__.splitlines()[0], "ranking", rounds=3)
+    parser.add_argument("--ways", nargs="*", help="default: all; the record keeps what it holds of others")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     sequences, name = data.load(options.sequences)
@@ -92,11 +93,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if options.quick:
         ways, options.rounds = {key: way for key, way in ways.items() if not key.startswith("argsort")}, 1
-    costs = timing.in_turn({key: timed(*way) for key, way in ways.items()}, options.rounds)
-    found = {}
-    for key in ways:
-        found[key] = timing.summary(costs[key]) | {"extra_memory_bytes": memory_of(key, options)}
-        found[key]["speedup of counting"] = timing.ratio(costs[key], costs["count, oneDNN"])
+    chosen = {key: way for key, way in ways.items() if not options.ways or key in options.ways}
+    costs = timing.in_turn({key: timed(*way) for key, way in chosen.items()}, options.rounds)
+    found = timing.so_far(options.out, "ways")
+    for key, of_way in costs.items():
+        found[key] = timing.summary(of_way) | {"extra_memory_bytes": memory_of(key, options)}
+        found[key]["origin"] = timing.origin(compute)
         median = found[key]["processor_seconds"]["median"]
         print(f"{key:36} {median:6.2f} s  {found[key]['extra_memory_bytes'] / 2**30:.3f} GiB extra", flush=True)
     timing.write(options.out, {"data": name, "dim": DIM, "ways": found}, compute)

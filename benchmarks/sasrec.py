@@ -121,8 +121,9 @@ def measure(view: TrainingView, options: argparse.Namespace) -> dict[str, Any]:
     way, here = prefix_path(view)
     found: dict[str, Any] = {"relative_difference": checked(way), "targets in an epoch": way.sampler.num_samples}
     paths = {"prefixes_fp32": here}
-    for precision, products in (("fp32", ONEDNN), ("bf16", AS_IT_IS)):
+    for precision in timing.precisions():
         learner = learner_of("sasrec.tuned", view, precision)
+        products = ONEDNN if precision == "fp32" else AS_IT_IS
         paths[f"sequences_{precision}"] = Path(learner.training_step, learner.sampler, products)
     warm_up(paths, 1 if options.quick else 2 * WARM_UP)
     for path in paths.values():
@@ -135,7 +136,8 @@ def measure(view: TrainingView, options: argparse.Namespace) -> dict[str, Any]:
     found["speedup"] = {
         f"{fast} over {slow}": speedup(targets[fast], costs[fast], targets[slow], costs[slow])
         for slow in (SHIPPED, "prefixes_fp32")
-        for fast in ("sequences_fp32", "sequences_bf16")
+        for fast in paths
+        if fast.startswith("sequences")
     }
     return found
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 # Most memory for the scores of one chunk of rows: what stays in a CPU's cache, what fills a GPU.
 CHUNK_BYTES: Final = {"cpu": 16 << 20, "cuda": 512 << 20}
+# Rows of a chunk at least: each chunk reads the whole table and adds to all of its gradient, however few rows it has.
+LEAST_ROWS: Final = 64
 
 
 def softmax_cross_entropy(query_ND: Tensor, table_ID: Tensor, target_N: Tensor, *, padding: bool = False) -> Tensor:
@@ -42,7 +44,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query_ND: Tensor, table_ID: Tensor, target_N: Tensor, padding: bool) -> Tensor:
         budget = CHUNK_BYTES.get(query_ND.device.type, CHUNK_BYTES["cuda"])
-        rows = max(16, budget // (4 * len(table_ID)))
+        rows = max(LEAST_ROWS, budget // (4 * len(table_ID)))
         total = torch.zeros((), device=query_ND.device)
         grad_query = torch.empty_like(query_ND)
         grad_table = torch.zeros_like(table_ID)
@@ -60,7 +62,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             p.scatter_add_(1, target, -torch.ones_like(top))
             p = p.to(query.dtype)
             grad.copy_(p @ table)
-            grad_table += p.T @ query
+            if p.dtype == grad_table.dtype:
+                grad_table.addmm_(p.T, query)  # no [I, D] product on the side
+            else:
+                grad_table += p.T @ query
         ctx.save_for_backward(grad_query, grad_table)
         return total
 

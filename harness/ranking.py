@@ -19,7 +19,8 @@ from harness.windows import ResidentSequences
 log = logging.getLogger(__name__)
 
 BLOCK = 64  # users that share one noise generator; part of the protocol, not a tuning knob
-SCORE_BYTES = 512 << 20  # most memory that one batch of scores may take
+SCORE_BYTES = {"cpu": 12 << 20, "cuda": 512 << 20}  # most memory that one batch of scores may take
+COUNT_BYTES = {"cpu": 2 << 20, "cuda": 512 << 20}  # comparisons at a time: what stays in a cache, what fills a GPU
 
 ScoreFn = Callable[[Tensor, Tensor, UserNoise], Tensor]
 ProbeFn = Callable[[Tensor, Tensor, Tensor, UserNoise], dict[str, Tensor]]
@@ -37,16 +38,32 @@ class Ranks:
     hidden_U: NDArray[np.int32]
 
 
+def _on(device: torch.device, sizes: dict[str, int]) -> int:
+    """The size for this kind of device; unknown ones are taken for GPUs."""
+    return sizes.get(device.type, sizes["cuda"])
+
+
 def rank_of_target(score_BI: Tensor, target_B: Tensor) -> Tensor:
     """1-based rank of each target in its row.  [B, I], [B] -> [B]
 
     Ties count against the target, so a constant scorer comes last instead of first. Column 0 (padding) is no
     candidate. Raises NotFiniteError on NaN: comparisons with NaN would otherwise put the target first.
+
+    Few rows at a time are compared, into one fp32 buffer: comparing to bool and counting those casts every element once
+    more. Sums of ones are exact in fp32 up to 2^24, more items than any catalogue here.
     """
-    candidate_BI = score_BI[:, 1:]
-    if torch.isnan(candidate_BI).any():
+    count = score_BI.shape[1] - 1
+    assert count < 2**24, "too many items to be counted in fp32"
+    rows = max(1, _on(score_BI.device, COUNT_BYTES) // (4 * count))
+    above_RI = score_BI.new_empty(min(rows, len(score_BI)), count, dtype=torch.float32)
+    highest, rank = [], []
+    for score_RI, own_R1 in zip(score_BI.split(rows), score_BI.gather(1, target_B[:, None]).split(rows), strict=True):
+        candidate_RI = score_RI[:, 1:]
+        highest.append(candidate_RI.amax(1))  # NaN if any score is
+        rank.append(torch.ge(candidate_RI, own_R1, out=above_RI[: len(candidate_RI)]).sum(1))
+    if torch.isnan(torch.cat(highest)).any():
         raise NotFiniteError("scores contain NaN; the model has diverged")
-    return (candidate_BI >= score_BI.gather(1, target_B[:, None])).sum(1)
+    return torch.cat(rank).long()
 
 
 def seen_above(score_BI: Tensor, target_B: Tensor, seen_BS: Tensor) -> Tensor:
@@ -92,7 +109,7 @@ class Evaluator:
         self._order = by_length
         self._users = torch.from_numpy(users[by_length].astype(np.int64)).to(device)
         self._seed, self._part, self._max_len = seed, part, max_len
-        fitting = SCORE_BYTES // (4 * (history.num_items + 1))
+        fitting = _on(self._device, SCORE_BYTES) // (4 * (history.num_items + 1))
         self._batch_size = max(BLOCK, min(batch_size, fitting) // BLOCK * BLOCK)
 
     @torch.no_grad()

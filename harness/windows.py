@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,14 +53,25 @@ def _require_samples(count: int) -> None:
 
 
 def length_slices(length_B: Tensor, count: int) -> Iterator[tuple[slice, int]]:
-    """Rows sorted by length in `count` groups of equal size, each with the length of its longest row.
+    """Rows sorted by length in at most `count` groups, each with the length of its longest row.
 
-    Encoding group by group, each trimmed to its own width, is the same mathematics with less padding.
+    Encoding group by group, each trimmed to its own width, is the same mathematics with less padding. The groups are
+    those with the least padding of all: most histories are short, so equal groups would waste much on the long ones.
     """
-    size = -(-len(length_B) // count)
-    for begin in range(0, len(length_B), size):
-        rows = slice(begin, min(begin + size, len(length_B)))
-        yield rows, int(length_B[rows.stop - 1])
+    width_W, rows_W = np.unique(length_B.cpu().numpy(), return_counts=True)
+    width_W, end_W = np.append(0, width_W), np.append(0, rows_W.cumsum())
+    # Tokens of one group, padding included, that holds the widths after the i-th up to the j-th.
+    tokens_WW = np.where(np.tri(len(end_W), dtype=bool), np.inf, width_W * (end_W - end_W[:, None]))
+    least_W, cut_before = np.where(end_W > 0, np.inf, 0.0), []
+    for _ in range(min(count, len(rows_W))):
+        total_WW = least_W[:, None] + tokens_WW
+        cut_before.append(total_WW.argmin(0))
+        least_W = total_WW.min(0)
+    cuts = [len(rows_W)]
+    for best_W in reversed(cut_before):
+        cuts.append(best_W[cuts[-1]])
+    for begin, end in itertools.pairwise(reversed(cuts)):
+        yield slice(int(end_W[begin]), int(end_W[end])), int(width_W[end])
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class PrefixBatch:
     user_B: Tensor
 
     def slices(self, count: int) -> Iterator[tuple[slice, Tensor]]:
-        """Rows in `count` groups of similar length with each group's trimmed history; 1 leaves the batch as it is."""
+        """Rows in at most `count` groups of similar length, each with its trimmed history; 1 leaves all as it is."""
         if count == 1:
             yield slice(0, len(self.target_B)), self.history_BL
             return
@@ -83,7 +96,7 @@ class PrefixBatch:
             yield rows, self.history_BL[rows, -width:]
 
     def packed(self, count: int) -> Packing:
-        """The histories packed in `count` groups of similar length, rows in the order of the batch."""
+        """The histories packed in at most `count` groups of similar length, rows in the order of the batch."""
         return Packing([history_RW for _, history_RW in self.slices(count)])
 
 
@@ -140,7 +153,7 @@ class SequenceBatch:
     user_B: Tensor
 
     def slices(self, count: int) -> Iterator[SequenceBatch]:
-        """The batch in `count` groups of similar length, each trimmed; 1 leaves it as it is."""
+        """The batch in at most `count` groups of similar length, each trimmed; 1 leaves it as it is."""
         if count == 1:
             yield self
             return

@@ -34,16 +34,18 @@ def between(values: dict[str, float], digits: int = 1) -> str:
 
 def source(record: dict[str, Any]) -> str:
     """The lines under a table: command, machine, how busy it was."""
-    origins = {name: found["origin"] for name, found in record.get("methods", {}).items() if "origin" in found}
+    measured = record.get("methods") or record.get("ways") or {}
+    origins = {name: found["origin"] for name, found in measured.items() if "origin" in found}
     return "\n".join(dict.fromkeys(_source(found) for found in origins.values() or [record]))
 
 
 def _source(found: dict[str, Any]) -> str:
     place = found["environment"]
     threads = f"{place['threads']} thread" + "s" * (place["threads"] > 1)
+    bf16 = {True: " with bf16 products", False: " without bf16 products", None: ""}[place.get("native_bf16")]
     return (
-        f"`{found['command']}`, {found['finished'][:10]}, {place['cpu']}, {threads} of {place['cores']} cores, torch "
-        f"{place['torch']}, load average {place['load_average'][0]}."
+        f"`{found['command']}`, {found['finished'][:10]}, {place['cpu']}{bf16}, {threads} of {place['cores']} cores, "
+        f"torch {place['torch']}, load average {place['load_average'][0]}."
     )
 
 
@@ -67,6 +69,8 @@ def evaluation(record: dict[str, Any]) -> str:
             chains = f"{found['call'][path]['chains']:.0f}"
             row = [f"{NAMES[method]}, {path.replace('_', ' ')}", chains, f"{seconds['processor_seconds']:.0f} s"]
             rows.append(row + [between(ratio) if ratio else "" for ratio in over])
+        if "fast_bf16" not in found["call"]:
+            rows.append([f"{NAMES[method]}, fast bf16", "", targets.NO_BF16, "", ""])
     head = ["evaluation, 32 steps", "chains timed", "all users, extrapolated", "over reference's way as it ships"]
     return table([*head, "over the same with our allocator"], rows)
 
@@ -78,6 +82,8 @@ def sasrec(record: dict[str, Any]) -> str:
         row = [path.replace("_", " "), between(found["targets_per_processor_second"], 0)]
         row += [between(ratio) if ratio else "" for ratio in over]
         rows.append([*row, f"{found['epoch_processor_seconds']:.1f} s"])
+    if "sequences_bf16" not in record["paths"]:
+        rows.append(["sequences bf16", targets.NO_BF16, "", "", ""])
     head = ["SASRec, softmax over all items", "targets per second", "over prefixes, default allocator", "over prefixes"]
     return table([*head, "epoch"], rows)
 

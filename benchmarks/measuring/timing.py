@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -108,15 +109,26 @@ def arguments(description: str, name: str, *, rounds: int) -> argparse.ArgumentP
     return parser
 
 
+def native_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself; where it is emulated, a time says nothing about the method."""
+    path = Path("/proc/cpuinfo")
+    return path.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(path.read_text().split()))
+
+
+def precisions() -> tuple[str, ...]:
+    """The precisions of fast paths that can be timed on this machine."""
+    return ("fp32", "bf16") if native_bf16() else ("fp32",)
+
+
 def environment(compute: Compute) -> dict[str, Any]:
     load = [round(value, 1) for value in os.getloadavg()]
-    return describe(compute) | {"cores": os.cpu_count(), "load_average": load}
+    return describe(compute) | {"cores": os.cpu_count(), "native_bf16": native_bf16(), "load_average": load}
 
 
 def origin(compute: Compute) -> dict[str, Any]:
     """Command, time and machine of what is measured now."""
     words = [Path(word).name if "/" in word else word for word in sys.argv]
-    command = " ".join([Path(words[0]).stem, *words[1:]])
+    command = shlex.join([Path(words[0]).stem, *words[1:]])
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     return {"command": f"python -m benchmarks.{command}", "finished": finished, "environment": environment(compute)}
 
@@ -135,17 +147,17 @@ def record_methods(
     report: Callable[[str, Mapping[str, Any]], None],
 ) -> None:
     """Measure the chosen methods one by one; the record is written after each, beside what it held of others."""
-    methods = methods_so_far(options.out)
+    methods = so_far(options.out, "methods")
     for method in options.methods:
         methods[method] = measure(method) | {"origin": origin(compute)}
         report(method, methods[method])
         write(options.out, {"data": data, "methods": methods}, compute)
 
 
-def methods_so_far(path: Path) -> dict[str, Any]:
-    """What earlier runs measured of other methods, each with its origin: one may be measured again alone."""
+def so_far(path: Path, part: str) -> dict[str, Any]:
+    """What earlier runs measured of other methods or ways, each with its origin: one may be measured again alone."""
     if not path.is_file():
         return {}
     record = json.loads(path.read_text(encoding="utf-8"))
     shared = {key: record[key] for key in ("command", "finished", "environment")}
-    return {method: {"origin": shared} | found for method, found in record["methods"].items()}
+    return {name: {"origin": shared} | found for name, found in record[part].items()}

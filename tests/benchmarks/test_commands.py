@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import evaluation, profiles, ranking, sasrec, scale, training
 from benchmarks.measuring import data, tables
-from benchmarks.measuring.timing import Cost, extra_memory, ratio, spread
+from benchmarks.measuring.timing import Cost, extra_memory, precisions, ratio, spread
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +40,14 @@ def test_training(run):
 
 def test_evaluation(run):
     found = run(evaluation, "--methods", "aligndiff")["methods"]["aligndiff"]
-    assert found["call"]["fast_bf16"]["chains"] == 8
+    for precision in precisions():
+        assert found["call"][f"fast_{precision}"]["chains"] == 8
     assert found["call"]["reference_way"]["chains"] == pytest.approx(8 / 32)
 
 
 def test_sasrec(run):
-    paths = {"prefixes_fp32", "prefixes_fp32_default_allocator", "sequences_fp32", "sequences_bf16"}
-    assert set(run(sasrec)["paths"]) == paths
+    paths = {"prefixes_fp32", "prefixes_fp32_default_allocator"}
+    assert set(run(sasrec)["paths"]) == paths | {f"sequences_{precision}" for precision in precisions()}
 
 
 def test_profiles(run):

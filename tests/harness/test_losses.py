@@ -26,6 +26,7 @@ def with_gradients(function, query, table, target, weight=1.0, **options):
 @pytest.mark.parametrize("rows", [1, 16, 50])
 def test_chunked_equals_plain(monkeypatch, padding, budget, rows):
     monkeypatch.setitem(losses.CHUNK_BYTES, "cpu", budget)
+    monkeypatch.setattr(losses, "LEAST_ROWS", 16)
     arguments = example(rows)
     found = with_gradients(softmax_cross_entropy, *arguments, weight=3.0, padding=padding)
     expected = with_gradients(plain_softmax_cross_entropy, *arguments, weight=3.0, padding=padding)

@@ -42,6 +42,16 @@ def test_ties_count_against_the_target():
     assert rank_of_target(score, torch.tensor([1])).tolist() == [3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_counting_few_rows_at_a_time_equals_comparing_all_at_once(monkeypatch, dtype):
+    score = torch.randint(0, 9, (50, 41), generator=torch.Generator().manual_seed(0)).to(dtype)
+    target = torch.randint(1, 41, (50,), generator=torch.Generator().manual_seed(1))
+    expected = (score[:, 1:] >= score.gather(1, target[:, None])).sum(1)
+    for rows in (1, 7, 50, 1000):
+        monkeypatch.setitem(ranking.COUNT_BYTES, "cpu", 4 * 40 * rows)
+        assert rank_of_target(score, target).equal(expected)
+
+
 def test_nan_is_refused_even_far_from_the_target():
     score = torch.tensor([[-INF, 1.0, 2.0, float("nan")]])
     with pytest.raises(ValueError, match="NaN"):
@@ -264,7 +274,7 @@ def test_memory_too_small_for_one_block_is_not_hidden(way):
 
 
 def test_a_huge_catalogue_lowers_the_batch(monkeypatch):
-    monkeypatch.setattr(ranking, "SCORE_BYTES", 4 * (SPLIT.num_items + 1) * 70)
+    monkeypatch.setitem(ranking.SCORE_BYTES, "cpu", 4 * (SPLIT.num_items + 1) * 70)
     sizes = []
     evaluator().ranks(lambda h, user_B, noise: sizes.append(len(user_B)) or torch.zeros(len(user_B), 41))
     assert max(sizes) == BLOCK

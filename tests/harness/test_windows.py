@@ -1,5 +1,6 @@
 """Histories gathered by index equal what a plain Python loop builds."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -9,7 +10,14 @@ from hypothesis import strategies as st
 
 from harness.split import Sequences
 from harness.synthetic import random_walk
-from harness.windows import PrefixSampler, ResidentSequences, SequenceSampler, align_left, pad_left
+from harness.windows import (
+    PrefixSampler,
+    ResidentSequences,
+    SequenceSampler,
+    align_left,
+    length_slices,
+    pad_left,
+)
 
 ROWS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=9), min_size=1, max_size=7).filter(
     lambda rows: any(len(row) > 1 for row in rows)
@@ -91,6 +99,20 @@ def test_slices_cover_each_row_once_and_lose_no_item(count):
             covered += index
             assert [strip(row) for row in history_BL.tolist()] == [strip(batch.history_BL[i].tolist()) for i in index]
         assert covered == list(range(len(batch.target_B)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8).map(sorted), st.integers(1, 4))
+def test_slices_have_the_least_padding_that_so_many_groups_can_have(lengths, count):
+    found = list(length_slices(torch.tensor(lengths), count))
+    assert all(width == lengths[rows.stop - 1] for rows, width in found)
+    every_way = (
+        sum((end - begin) * lengths[end - 1] for begin, end in itertools.pairwise((0, *cuts, len(lengths))))
+        for groups in range(1, min(count, len(lengths)) + 1)
+        for cuts in itertools.combinations(range(1, len(lengths)), groups - 1)
+    )
+    assert len(found) <= count
+    assert sum((rows.stop - rows.start) * width for rows, width in found) == min(every_way)
 
 
 def test_one_slice_keeps_untrimmed_padding():
