@@ -53,14 +53,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aligndiff.config import read_config
+from aligndiff import config, schedule
 from aligndiff.learner import AlignDiffLearner
 from harness.compute import Compute
 from harness.split import TrainingView
 from harness.streams import Streams
 
 
+def read_config(settings: Mapping[str, Any]) -> config.Config:
+    """Settings with every default.  Raises ValueError, also for a schedule that leaves no signal after T steps."""
+    found = config.read_config(settings)
+    schedule.target_process(found)
+    return found
+
+
 def build(settings: Mapping[str, Any], view: TrainingView, streams: Streams, compute: Compute) -> AlignDiffLearner:
-    config = read_config(settings)
+    found = read_config(settings)
     streams.seed_global("init")
-    return AlignDiffLearner(config, view, streams, compute)
+    return AlignDiffLearner(found, view, streams, compute)

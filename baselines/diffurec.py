@@ -70,6 +70,7 @@ class Config:
         require(self.embedding_dim % 2 == 0, "embedding_dim", self.embedding_dim, "even numbers (cosines and sines)")
         for name in ("delta", "learning_rate", "decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        GaussianProcess(truncated_linear(self.num_steps))  # refuses a T after which no signal is left
 
 
 def truncated_linear(num_steps: int) -> np.ndarray:

@@ -111,6 +111,12 @@ def _address(entry: str | Mapping[str, Any], spec: DatasetSpec, where: str) -> A
     return from_mapping(Address, {key: getattr(spec, key) for key in PLACE_KEYS} | own, where=where)
 
 
+def check_mirror(folder: str | Path | None) -> None:
+    """Raise ValueError if a mirror folder is configured and does not exist."""
+    if folder is not None and not Path(folder).is_dir():
+        raise ValueError(f"mirror: the folder {folder} does not exist; correct or remove the config key mirror")
+
+
 def digest_of(path: str | Path, kind: str) -> str:
     """Return the digest of a file as configured: 'sha256:...' or 'md5:...'."""
     with open(path, "rb") as file:

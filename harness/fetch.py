@@ -25,7 +25,7 @@ import urllib3
 
 from harness.archive import open_bytes
 from harness.cli import one_line
-from harness.datasets import Address, DatasetSpec, digest_of, matching_address
+from harness.datasets import Address, DatasetSpec, check_mirror, digest_of, matching_address
 from harness.files import replacing
 
 PYPI = re.compile(r"pypi:(?P<requirement>[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+)!(?P<member>[^!]+)")
@@ -103,8 +103,7 @@ def _sources(
 ) -> Iterable[tuple[str, Callable[[Path], None]]]:
     """Yield the name of each source and how to get the file from it."""
     if mirror is not None:
-        if not Path(mirror).is_dir():
-            raise ValueError(f"mirror: the folder {mirror} does not exist; correct or remove the config key mirror")
+        check_mirror(mirror)
         for address in {address.file_name: address for address in reversed(spec.urls)}.values():
             yield (
                 str(Path(mirror) / address.file_name),

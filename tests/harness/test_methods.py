@@ -49,6 +49,11 @@ def test_later_layers_win():
     assert found["training"]["patience"] == 5
 
 
+def test_a_diffusion_that_leaves_no_signal_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match=r"method aligndiff: num_steps: with 1000 steps alpha_bar falls to"):
+        load_method("aligndiff").resolved("toy", {"model": {"num_steps": 1000}})
+
+
 def test_every_default_is_spelled_out():
     found = method().resolved("toy")
     assert found["training"] == asdict(FitPlan())

@@ -106,6 +106,7 @@ def _streams(result: subprocess.CompletedProcess[str]) -> tuple[str, str]:
             {"datasets": {"toy": {"file": "absent.txt"}}},
             r"datasets\.toy\.file: absent\.txt: no such file; put it there or correct the path",
         ),
+        ({"mirror": "nowhere"}, r"mirror: the folder nowhere does not exist"),
         ({"overrides": {"sasrec": {"modle": {}}}}, r"unknown key 'modle' \(did you mean 'model'\?\)"),
     ],
 )

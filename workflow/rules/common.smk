@@ -12,6 +12,7 @@ from snakemake.utils import update_config
 sys.path.insert(0, workflow.basedir)
 
 from harness.configuration import check, check_datasets, typed
+from harness.datasets import check_mirror
 from harness.gpu import visible_devices
 from harness.digest import code_digest
 from harness.grid import Grid
@@ -31,6 +32,8 @@ try:
     # A job on another machine need not see the raw files.
     needed = GRID.datasets if workflow.is_main_process and not config["records"] else []
     SPECS = check_datasets(config["datasets"], needed)
+    if needed:
+        check_mirror(config["mirror"])
 except ValueError as error:
     raise WorkflowError(str(error))
 
