@@ -1,0 +1,187 @@
+"""Do two sets of runs agree?  A cell run again from scratch, on another machine, or in another precision.
+
+    python -m analysis.agreement results/reference/runs results/cpu/runs [--same] [--out agreement.json]
+
+Cell by cell: for how many users the rank of the test target differs (seen items kept), what that does to a metric with
+its standard error over users, and which digests or machines differ and may be the reason. Method by method, where both
+sides have two seeds or more: both means, their spread over seeds, and Welch's interval of the difference. Seeds are not
+paired there: after many epochs a rounding is like another seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import command
+from analysis.load import DIGESTS, Run, load_runs
+from analysis.significance import welch_t
+from harness.metrics import per_user
+from harness.record import write_text_atomically
+
+MACHINE = ("cpu", "device", "threads", "precision", "torch", "numpy", "float32_matmul_precision")
+LEVEL = 0.95
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CellAgreement:
+    """One cell in both sets.  Metrics in percent, differences (second - first) in percentage points."""
+
+    key: str
+    same_ranks: bool
+    users: int
+    users_differing: int
+    metric: str
+    first: float
+    second: float
+    difference: float
+    standard_error: float  # of the difference over users; how much one training differs from another it does not say
+    unlike: tuple[str, ...]  # "code", "settings" and the parts of the environment that differ
+
+
+@dataclass(frozen=True)
+class MethodAgreement:
+    """One method on one dataset over its seeds.  Percent and percentage points; the interval is Welch's."""
+
+    dataset: str
+    method: str
+    seeds: tuple[int, int]
+    metric: str
+    first: float
+    first_std: float
+    second: float
+    second_std: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def within_spread(self) -> bool:
+        return self.low <= 0.0 <= self.high
+
+
+def compare_cells(first: Iterable[Run], second: Iterable[Run], metric: str) -> list[CellAgreement]:
+    """Every cell that completed in both sets, in the order of the first.  Raises ValueError if there is none."""
+    others = {run.key: run for run in second if run.record.completed}
+    found = [_compare(run, others[run.key], metric) for run in first if run.record.completed and run.key in others]
+    if not found:
+        raise ValueError("the two folders have no completed cell in common; a cell is dataset/method/seed")
+    return found
+
+
+def _compare(one: Run, other: Run, metric: str) -> CellAgreement:
+    if one.record.data_sha256 != other.record.data_sha256:
+        raise ValueError(f"{one.path} and {other.path} saw different data; their ranks are not of the same targets")
+    same = all(np.array_equal(rank_U, other.ranks[name]) for name, rank_U in one.ranks.items())
+    rank_U, other_U = one.ranks["test_kept"], other.ranks["test_kept"]
+    gain_U = per_user(other_U, metric) - per_user(rank_U, metric)
+    return CellAgreement(
+        key=one.key,
+        same_ranks=same,
+        users=len(rank_U),
+        users_differing=int((rank_U != other_U).sum()),
+        metric=metric,
+        first=100 * float(per_user(rank_U, metric).mean()),
+        second=100 * float(per_user(other_U, metric).mean()),
+        difference=100 * float(gain_U.mean()),
+        standard_error=100 * float(gain_U.std(ddof=1)) / math.sqrt(len(gain_U)) if len(gain_U) > 1 else 0.0,
+        unlike=_unlike(one, other),
+    )
+
+
+def _unlike(one: Run, other: Run) -> tuple[str, ...]:
+    digests = [name for key, name in DIGESTS.items() if getattr(one.record, key) != getattr(other.record, key)]
+    places = (one.record.environment, other.record.environment)
+    return (*digests, *(key for key in MACHINE if places[0].get(key) != places[1].get(key)))
+
+
+def compare_methods(first: Iterable[Run], second: Iterable[Run], metric: str) -> list[MethodAgreement]:
+    """Every method on every dataset that has two completed seeds or more in both sets."""
+    ours, theirs = _values(first, metric), _values(second, metric)
+    both = [key for key in ours if min(len(ours[key]), len(theirs.get(key, ()))) >= 2]
+    return [_over_seeds(*key, ours[key], theirs[key], metric) for key in both]
+
+
+def _values(runs: Iterable[Run], metric: str) -> dict[tuple[str, str], Floats]:
+    """Percent, one value per seed, by dataset and method."""
+    completed = [run for run in runs if run.record.completed]
+    grouped = groupby(completed, key=lambda run: (run.record.dataset, run.record.method))
+    return {
+        key: np.array([100 * per_user(run.ranks["test_kept"], metric).mean() for run in each]) for key, each in grouped
+    }
+
+
+def _over_seeds(dataset: str, method: str, first: Floats, second: Floats, metric: str) -> MethodAgreement:
+    difference = float(second.mean() - first.mean())
+    test = welch_t(second, first, level=LEVEL)
+    return MethodAgreement(
+        dataset=dataset,
+        method=method,
+        seeds=(len(first), len(second)),
+        metric=metric,
+        first=float(first.mean()),
+        first_std=float(first.std(ddof=1)),
+        second=float(second.mean()),
+        second_std=float(second.std(ddof=1)),
+        difference=difference,
+        low=float(test.low) if test else difference,  # no spread on either side: the difference is exact
+        high=float(test.high) if test else difference,
+    )
+
+
+def as_markdown(cells: Sequence[CellAgreement], methods: Sequence[MethodAgreement]) -> str:
+    """Both comparisons as pipe tables; the second is left out where no method has enough seeds."""
+    metric = cells[0].metric
+    lines = [
+        f"| cell | ranks | users whose rank differs | {metric}, first | second | difference (se over users) | unlike |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for cell in cells:
+        share = f"{cell.users_differing:,} of {cell.users:,}"
+        gap = f"{cell.difference:+.2f} ({cell.standard_error:.2f})"
+        ranks, unlike = "same" if cell.same_ranks else "differ", ", ".join(cell.unlike) or "nothing"
+        lines.append(f"| {cell.key} | {ranks} | {share} | {cell.first:.2f} | {cell.second:.2f} | {gap} | {unlike} |")
+    if methods:
+        lines += [
+            "",
+            f"| method | seeds | {metric}, first | second | difference [{LEVEL:.0%} interval] | within seed noise |",
+            "| --- | ---: | ---: | ---: | ---: | --- |",
+        ]
+    for each in methods:
+        sides = f"{each.first:.2f} ± {each.first_std:.2f} | {each.second:.2f} ± {each.second_std:.2f}"
+        gap = f"{each.difference:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
+        seeds, within = " / ".join(map(str, each.seeds)), "yes" if each.within_spread else "no"
+        lines.append(f"| {each.method}, {each.dataset} | {seeds} | {sides} | {gap} | {within} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis.agreement", description=__doc__.splitlines()[0])
+    parser.add_argument("first", type=Path, help="folder of runs, such as results/reference/runs")
+    parser.add_argument("second", type=Path, help="folder of runs to compare with it; only common cells count")
+    parser.add_argument("--metric", default="NDCG@10", help="HR@k or NDCG@k of the test items, seen items kept")
+    parser.add_argument("--same", action="store_true", help="exit with 1 unless every common cell has the same ranks")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    options = parser.parse_args(argv)
+    first, second = (load_runs(folder, allow_mixed=True).runs for folder in (options.first, options.second))
+    cells = compare_cells(first, second, options.metric)
+    methods = compare_methods(first, second, options.metric)
+    print(as_markdown(cells, methods))
+    if options.out:
+        found = {"cells": [asdict(cell) for cell in cells], "methods": [asdict(each) for each in methods]}
+        write_text_atomically(options.out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return int(options.same and not all(cell.same_ranks for cell in cells))
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

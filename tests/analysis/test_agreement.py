@@ -1,0 +1,80 @@
+"""Two sets of runs: the same ranks, other ranks with their size, and what cannot be compared."""
+
+import json
+
+import pytest
+
+from analysis import agreement
+
+OTHER = (1, 3, 12, 50)  # the third user falls out of the first ten: (1/3) / 4 of NDCG@10 is gone
+
+
+@pytest.fixture
+def two(grid_at, tmp_path):
+    return grid_at(tmp_path / "first"), grid_at(tmp_path / "second")
+
+
+def run(first, second, *options):
+    return agreement.main([str(first.runs), str(second.runs), *options])
+
+
+def test_a_cell_run_again_has_the_same_ranks(two, capsys):
+    for grid in two:
+        grid.write("sasrec")
+    assert run(*two, "--same") == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "| beauty/sasrec/seed1 | same | 0 of 4 | 45.83 | 45.83 | +0.00 (0.00) | nothing |"
+
+
+def test_a_difference_has_its_size_its_error_and_what_may_be_the_reason(two, capsys, tmp_path):
+    two[0].write("sasrec")
+    two[1].write("sasrec", ranks=OTHER, code_digest="e" * 64, environment={"device": "cpu", "torch": "2.14"})
+    assert run(*two) == 0 and run(*two, "--same", "--out", str(tmp_path / "out.json")) == 1
+    assert "| differ | 1 of 4 | 45.83 | 37.50 | -8.33 (8.33) | code, torch |" in capsys.readouterr().out
+    (cell,) = json.loads((tmp_path / "out.json").read_text())["cells"]
+    assert cell["users_differing"] == 1 and cell["difference"] == pytest.approx(-100 / 12)
+    assert cell["standard_error"] == pytest.approx(100 / 12), "one user of four lost 1/3: sd 1/6, over sqrt(4)"
+
+
+def test_the_metric_can_be_chosen(two, capsys):
+    two[0].write("sasrec")
+    two[1].write("sasrec", ranks=OTHER)
+    assert run(*two, "--metric", "HR@10") == 0
+    assert "| 75.00 | 50.00 | -25.00 " in capsys.readouterr().out
+
+
+def test_seeds_are_compared_as_two_samples(two, capsys):
+    for seed, (ranks, others) in enumerate([((1, 1), (1, 3)), ((1, 3), (1, 1)), ((3, 3), (3, 3))], start=1):
+        two[0].write("sasrec", seed, ranks)
+        two[1].write("sasrec", seed, others)
+        two[1].write("stosa", seed, (1, 1))
+    run(*two)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("| sasrec, beauty | 3 / 3 | 75.00 ± 25.00 | 75.00 ± 25.00 | +0.00 [-56.67, +56.67] | yes |")
+
+
+def test_a_shift_beyond_the_seeds_is_called_one(two, capsys):
+    for seed, ranks in enumerate([(1, 1, 1, 3), (1, 1, 3, 3)], start=1):
+        two[0].write("sasrec", seed, ranks)
+        two[1].write("sasrec", seed, (99, 99, 99, 99))
+    run(*two)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("| no |")
+
+
+def test_runs_without_any_spread_differ_exactly(two):
+    for seed in (1, 2):
+        two[0].write("floor", seed)
+        two[1].write("floor", seed, OTHER)
+    first, second = (agreement.load_runs(grid.runs).runs for grid in two)
+    (found,) = agreement.compare_methods(first, second, "NDCG@10")
+    assert found.low == found.high == found.difference == pytest.approx(-100 / 12) and not found.within_spread
+
+
+def test_nothing_in_common_and_other_data_are_mistakes(two):
+    two[0].write("sasrec")
+    two[1].write("stosa")
+    with pytest.raises(ValueError, match="no completed cell in common"):
+        run(*two)
+    two[1].write("sasrec", data_sha256="e" * 64)
+    with pytest.raises(ValueError, match="different data"):
+        run(*two)
