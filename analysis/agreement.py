@@ -23,30 +23,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import command
-from analysis.load import DIGESTS, Run, load_runs
+from analysis.load import Run, kinds, load_runs
 from analysis.significance import welch_t
 from harness.metrics import per_user
 from harness.record import write_text_atomically
 
-MACHINE = ("cpu", "device", "threads", "precision", "torch", "numpy", "float32_matmul_precision")
+SAME, OTHER = "same ranks", "other ranks"
+MACHINE = ("cpu", "device", "threads", "torch", "numpy", "float32_matmul_precision")
 LEVEL = 0.95
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class CellAgreement:
-    """One cell in both sets.  Metrics in percent, differences (second - first) in percentage points."""
+    """One cell in both sets.  Metrics in percent, difference (second - first) in percentage points."""
 
     key: str
-    same_ranks: bool
-    users: int
-    users_differing: int
-    metric: str
-    first: float
-    second: float
-    difference: float
-    standard_error: float  # of the difference over users; how much one training differs from another it does not say
-    unlike: tuple[str, ...]  # "code", "settings" and the parts of the environment that differ
+    verdict: str  # SAME, OTHER, or why there is nothing to compare
+    unlike: tuple[str, ...]  # "code", "settings", "precision" and the parts of the environment that differ
+    users: int = 0
+    users_differing: int = 0
+    first: float | None = None
+    second: float | None = None
+    difference: float | None = None
+    standard_error: float | None = None  # of the difference over users; what another training would give it cannot say
 
 
 @dataclass(frozen=True)
@@ -71,54 +71,60 @@ class MethodAgreement:
 
 
 def compare_cells(first: Iterable[Run], second: Iterable[Run], metric: str) -> list[CellAgreement]:
-    """Every cell that completed in both sets, in the order of the first.  Raises ValueError if there is none."""
-    others = {run.key: run for run in second if run.record.completed}
-    found = [_compare(run, others[run.key], metric) for run in first if run.record.completed and run.key in others]
+    """Every cell that both sets have, in the order of the first.  Raises ValueError if there is none."""
+    others = {run.key: run for run in second}
+    found = [_compare(run, others[run.key], metric) for run in first if run.key in others]
     if not found:
-        raise ValueError("the two folders have no completed cell in common; a cell is dataset/method/seed")
+        raise ValueError("the two folders have no cell in common; a cell is dataset/method/seed")
     return found
 
 
 def _compare(one: Run, other: Run, metric: str) -> CellAgreement:
+    if not (one.record.completed and other.record.completed):
+        return CellAgreement(one.key, f"{one.record.status} and {other.record.status}", _unlike(one, other))
     if one.record.data_sha256 != other.record.data_sha256:
-        raise ValueError(f"{one.path} and {other.path} saw different data; their ranks are not of the same targets")
+        return CellAgreement(one.key, "other data", _unlike(one, other))
     same = all(np.array_equal(rank_U, other.ranks[name]) for name, rank_U in one.ranks.items())
     rank_U, other_U = one.ranks["test_kept"], other.ranks["test_kept"]
     gain_U = per_user(other_U, metric) - per_user(rank_U, metric)
     return CellAgreement(
         key=one.key,
-        same_ranks=same,
+        verdict=SAME if same else OTHER,
+        unlike=_unlike(one, other),
         users=len(rank_U),
         users_differing=int((rank_U != other_U).sum()),
-        metric=metric,
         first=100 * float(per_user(rank_U, metric).mean()),
         second=100 * float(per_user(other_U, metric).mean()),
         difference=100 * float(gain_U.mean()),
         standard_error=100 * float(gain_U.std(ddof=1)) / math.sqrt(len(gain_U)) if len(gain_U) > 1 else 0.0,
-        unlike=_unlike(one, other),
     )
 
 
 def _unlike(one: Run, other: Run) -> tuple[str, ...]:
-    digests = [name for key, name in DIGESTS.items() if getattr(one.record, key) != getattr(other.record, key)]
+    ours, theirs = kinds(one.record), kinds(other.record)
     places = (one.record.environment, other.record.environment)
-    return (*digests, *(key for key in MACHINE if places[0].get(key) != places[1].get(key)))
+    found = [kind for kind in ours if ours[kind] != theirs[kind]]
+    return (*found, *(key for key in MACHINE if places[0].get(key) != places[1].get(key)))
 
 
 def compare_methods(first: Iterable[Run], second: Iterable[Run], metric: str) -> list[MethodAgreement]:
-    """Every method on every dataset that has two completed seeds or more in both sets."""
+    """Every method with two completed seeds or more in both sets; runs that must not be averaged stay apart."""
     ours, theirs = _values(first, metric), _values(second, metric)
     both = [key for key in ours if min(len(ours[key]), len(theirs.get(key, ()))) >= 2]
-    return [_over_seeds(*key, ours[key], theirs[key], metric) for key in both]
+    return [_over_seeds(key[0], key[2], ours[key], theirs[key], metric) for key in both]
 
 
-def _values(runs: Iterable[Run], metric: str) -> dict[tuple[str, str], Floats]:
-    """Percent, one value per seed, by dataset and method."""
-    completed = [run for run in runs if run.record.completed]
-    grouped = groupby(completed, key=lambda run: (run.record.dataset, run.record.method))
+def _values(runs: Iterable[Run], metric: str) -> dict[tuple[str, str, str], Floats]:
+    """Percent, one value per seed, by dataset, digest of its data, and method."""
+    completed = sorted((run for run in runs if run.record.completed), key=_sample)
+    grouped = groupby(completed, key=_sample)
     return {
         key: np.array([100 * per_user(run.ranks["test_kept"], metric).mean() for run in each]) for key, each in grouped
     }
+
+
+def _sample(run: Run) -> tuple[str, str, str]:
+    return run.record.dataset, run.record.data_sha256, run.method
 
 
 def _over_seeds(dataset: str, method: str, first: Floats, second: Floats, metric: str) -> MethodAgreement:
@@ -139,18 +145,13 @@ def _over_seeds(dataset: str, method: str, first: Floats, second: Floats, metric
     )
 
 
-def as_markdown(cells: Sequence[CellAgreement], methods: Sequence[MethodAgreement]) -> str:
+def as_markdown(cells: Sequence[CellAgreement], methods: Sequence[MethodAgreement], metric: str) -> str:
     """Both comparisons as pipe tables; the second is left out where no method has enough seeds."""
-    metric = cells[0].metric
     lines = [
-        f"| cell | ranks | users whose rank differs | {metric}, first | second | difference (se over users) | unlike |",
+        f"| cell | verdict | users whose rank differs | {metric}, first | second | difference (se of users) | unlike |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    for cell in cells:
-        share = f"{cell.users_differing:,} of {cell.users:,}"
-        gap = f"{cell.difference:+.2f} ({cell.standard_error:.2f})"
-        ranks, unlike = "same" if cell.same_ranks else "differ", ", ".join(cell.unlike) or "nothing"
-        lines.append(f"| {cell.key} | {ranks} | {share} | {cell.first:.2f} | {cell.second:.2f} | {gap} | {unlike} |")
+    lines += [f"| {' | '.join(_columns(cell))} |" for cell in cells]
     if methods:
         lines += [
             "",
@@ -165,6 +166,15 @@ def as_markdown(cells: Sequence[CellAgreement], methods: Sequence[MethodAgreemen
     return "\n".join(lines)
 
 
+def _columns(cell: CellAgreement) -> tuple[str, ...]:
+    unlike = ", ".join(cell.unlike) or "nothing"
+    if cell.difference is None:
+        return cell.key, cell.verdict, "", "", "", "", unlike
+    share = f"{cell.users_differing:,} of {cell.users:,}"
+    gap = f"{cell.difference:+.2f} ({cell.standard_error:.2f})"
+    return cell.key, cell.verdict, share, f"{cell.first:.2f}", f"{cell.second:.2f}", gap, unlike
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.agreement", description=__doc__.splitlines()[0])
     parser.add_argument("first", type=Path, help="folder of runs, such as results/reference/runs")
@@ -176,11 +186,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     first, second = (load_runs(folder, allow_mixed=True).runs for folder in (options.first, options.second))
     cells = compare_cells(first, second, options.metric)
     methods = compare_methods(first, second, options.metric)
-    print(as_markdown(cells, methods))
+    print(as_markdown(cells, methods, options.metric))
     if options.out:
-        found = {"cells": [asdict(cell) for cell in cells], "methods": [asdict(each) for each in methods]}
+        found = {
+            "metric": options.metric,
+            "cells": [asdict(cell) for cell in cells],
+            "methods": [asdict(each) for each in methods],
+        }
         write_text_atomically(options.out, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    return int(options.same and not all(cell.same_ranks for cell in cells))
+    return int(options.same and not all(cell.verdict == SAME for cell in cells))
 
 
 if __name__ == "__main__":

@@ -50,14 +50,19 @@ class Environment:
     example: str  # key of one such run
 
 
-def list_entries(runs: Runs, plan: Plan, *, folder: Path, configfile: str | None) -> list[Entry]:
-    """Return the planned runs in order of the plan, then those outside it; a missing run is a row as well."""
+def list_entries(
+    runs: Runs, plan: Plan, *, folder: Path, configfile: str | None, made_elsewhere: bool = False
+) -> list[Entry]:
+    """Return the planned runs in order of the plan, then those outside it; a missing run is a row as well.
+
+    made_elsewhere: this configuration only reads the runs, so no command of it makes one again.
+    """
     found = {run.key: run for run in runs.runs}
     problems = {problem.key: problem for problem in runs.problems}
     labels = plan.labels()
     entries = []
     for cell in plan.cells:
-        command = rerun_command(folder / cell.path / "record.json", configfile)
+        command = "" if made_elsewhere else rerun_command(folder / cell.path / "record.json", configfile)
         identity = {"key": cell.path, "dataset": cell.dataset, "label": labels[cell.method], "seed": str(cell.seed)}
         if cell.path in found:
             entries.append(_entry(found[cell.path], labels[cell.method], command))

@@ -2,7 +2,8 @@
 
 Every figure is recomputed from the ranks, so any cut-off is available, and compared with the record's own: a
 record and ranks that disagree are refused. Runs of one method on one dataset belong together only if data, code
-and settings have the same digests; all runs on one dataset must share its data.
+and settings have the same digests and they computed in the same precision, all on GPUs or all on CPUs; all runs on one
+dataset must share its data.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from harness.metrics import summarise
 from harness.record import CorruptRecordError, RunRecord, read_ranks, read_record
 
 PROTOCOLS = {"kept": "seen items stay candidates", "hidden": "seen items removed"}  # headline first
-DIGESTS = {"data_sha256": "data", "code_digest": "code", "settings_sha256": "settings"}
+KINDS = ("data", "code", "settings", "precision")  # what runs that are averaged have in common
 TABLE_COLUMNS = ("dataset", "method", "seed", "protocol", "metric", "value", "record")
 TOLERANCE = 1e-9  # between a record's metrics and those of its ranks, both float64 means
 
 
 class MixedRunsError(ValueError):
-    """Runs that would be averaged differ in data, code or settings; the message names two records."""
+    """Runs that would be averaged differ in one of KINDS; the message names two records."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Run:
     def key(self) -> str:
         """Folder of the run below the folder of all runs; also its name in the report."""
         return f"{self.record.dataset}/{self.record.method}/seed{self.record.seed}"
+
+
+def kinds(record: RunRecord) -> dict[str, str]:
+    """What tells a run from others of its method, by KINDS: start of each digest, precision with kind of device."""
+    place = record.environment
+    device = "CPU" if place.get("device", "cpu") == "cpu" else "GPU"
+    digests = (record.data_sha256, record.code_digest, record.settings_sha256)
+    values = (*(digest[:8] for digest in digests), f"{place.get('precision', 'fp32')} on {device}")
+    return dict(zip(KINDS, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -160,36 +170,32 @@ def _refuse_mixed(runs: Sequence[Run]) -> None:
     first_of: dict[tuple[str, str], Run] = {}
     for run in runs:
         other = first_on.setdefault(run.record.dataset, run)
-        if other.record.data_sha256 != run.record.data_sha256:
-            raise MixedRunsError(_mixed(other, run, "data_sha256"))
+        _refuse_pair(other, run, "data")
         other = first_of.setdefault((run.record.dataset, run.record.method), run)
-        for digest in ("code_digest", "settings_sha256"):
-            if getattr(other.record, digest) != getattr(run.record, digest):
-                raise MixedRunsError(_mixed(other, run, digest))
+        for kind in ("code", "settings", "precision"):
+            _refuse_pair(other, run, kind)
 
 
-def _mixed(one: Run, other: Run, digest: str) -> str:
-    return (
-        f"{one.path} and {other.path} were made with different {DIGESTS[digest]} "
-        f"({digest} {getattr(one.record, digest)[:8]} and {getattr(other.record, digest)[:8]}) and must not be "
-        "compared as one; run the older one again, or show them as separate rows with --allow-mixed"
-    )
+def _refuse_pair(one: Run, other: Run, kind: str) -> None:
+    values = [kinds(run.record)[kind] for run in (one, other)]
+    if values[0] != values[1]:
+        raise MixedRunsError(
+            f"{one.path} and {other.path} were made with different {kind} ({' and '.join(values)}) and must not be "
+            "compared as one; run the older one again, or show them as separate rows with --allow-mixed"
+        )
 
 
 def _separated(runs: Sequence[Run]) -> list[Run]:
-    """Rename runs of a method whose digests differ, after the digests that differ."""
+    """Rename runs of a method that differ in some of KINDS, after those."""
     values: dict[tuple[str, str], dict[str, set[str]]] = {}
     for run in runs:
-        kinds = values.setdefault((run.record.dataset, run.record.method), {digest: set() for digest in DIGESTS})
-        for digest in DIGESTS:
-            kinds[digest].add(getattr(run.record, digest))
+        seen = values.setdefault((run.record.dataset, run.record.method), {kind: set() for kind in KINDS})
+        for kind, value in kinds(run.record).items():
+            seen[kind].add(value)
     separated = []
     for run in runs:
-        kinds = values[run.record.dataset, run.record.method]
-        parts = [
-            f"{name} {getattr(run.record, digest)[:8]}" for digest, name in DIGESTS.items() if len(kinds[digest]) > 1
-        ]
-        group = ", ".join(parts)
+        seen = values[run.record.dataset, run.record.method]
+        group = ", ".join(f"{kind} {value}" for kind, value in kinds(run.record).items() if len(seen[kind]) > 1)
         name = f"{run.method} [{group}]" if group else run.method
         separated.append(Run(run.path, run.record, name, group, run.ranks))
     return separated

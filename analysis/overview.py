@@ -34,8 +34,9 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
     trained = [run for run in runs.runs if run.record.completed and run.record.epochs_run]
     return "\n\n".join(
         [
-            f"{' / '.join(SHOWN)} in percent, seen items kept. {UNFINISHED} best at the last epoch of its budget: how "
-            "far a CPU came, no verdict on the model. Rows below the gap are not in the paper's table.",
+            f"{' / '.join(SHOWN)} in percent, seen items kept. {UNFINISHED} ended by its budget of epochs before early "
+            "stopping: how far the budget went, no verdict on the model. Rows below the gap are not in the paper's "
+            "table.",
             comparison(main, unfinished={run.key for run in trained if is_unfinished(run)}),
             "**The audit in short.**",
             "\n".join(f"- {line}" for line in audit),
@@ -46,8 +47,14 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
 
 
 def is_unfinished(run: Run) -> bool:
-    """Whether the best epoch was the last that the settings allowed, so that more might have been better."""
-    return run.record.best_epoch == run.record.epochs_run == run.record.settings["training"]["max_epochs"]
+    """Whether the budget of epochs ended the run before early stopping did, so that more might have been better."""
+    record, plan = run.record, run.record.settings["training"]
+    if record.best_epoch is None or record.epochs_run < plan["max_epochs"]:
+        return False
+    later = range(record.best_epoch + 1, record.epochs_run + 1)
+    first, every = plan["first_eval"], plan["eval_every"]
+    stale = [epoch for epoch in later if epoch >= first and (epoch - first) % every == 0 or epoch == record.epochs_run]
+    return len(stale) < plan["patience"]
 
 
 def comparison(table: Table, *, unfinished: set[str]) -> str:
@@ -80,7 +87,7 @@ def _pair(block: Block, row: Row, unfinished: set[str]) -> tuple[str, str]:
 def costs(trained: Sequence[Run], plan: Plan) -> str:
     """One line per method and dataset: seeds, epochs, time and machine."""
     labels = plan.labels()
-    head = ["", "seeds", "best epoch", "of", "training", "precision", "processor"]
+    head = ["", "seed", "best epoch", "of", "training", "precision", "processor"]
     body = []
     for (dataset, method), found in groupby(trained, key=lambda run: (run.record.dataset, run.record.method)):
         group = list(found)

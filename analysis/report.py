@@ -62,9 +62,10 @@ def render(
     audit: Mapping[str, Any] | None,
     runs_folder: Path,
     configfile: str | None,
+    made_elsewhere: bool = False,
 ) -> str:
     """Return the page."""
-    entries = list_entries(runs, plan, folder=runs_folder, configfile=configfile)
+    entries = list_entries(runs, plan, folder=runs_folder, configfile=configfile, made_elsewhere=made_elsewhere)
     status = Counter(entry.status for entry in entries)
     return (
         table_formats.environment()
@@ -87,6 +88,7 @@ def render(
             protocols=PROTOCOLS,
             mixed=any(run.group for run in runs.runs) or bool(runs.mixed_data),
             metrics=SHOWN_METRICS,
+            made_elsewhere=made_elsewhere,
             linked_pieces=partial(linked, keys=[entry.key for entry in entries]),
         )
     )
@@ -202,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--figures", required=True, type=Path, help="what python -m analysis.figures wrote")
     parser.add_argument("--audit", type=Path, help="findings.json of the audit")
     parser.add_argument("--configfile", help="for the commands that rerun a cell")
+    parser.add_argument("--made-elsewhere", action="store_true", help="no command here makes one of the runs again")
     parser.add_argument("--out", required=True, type=Path, help="HTML file to write")
     parser.add_argument("--skip-corrupt", action="store_true", help="list unreadable runs instead of refusing")
     parser.add_argument("--allow-mixed", action="store_true", help="list runs of different digests")
@@ -218,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         audit=read_audit(options.audit) if options.audit else None,
         runs_folder=options.runs,
         configfile=find_configfile(plan, options.configfile),
+        made_elsewhere=options.made_elsewhere,
     )
     write_text_atomically(options.out, page)
     return 0

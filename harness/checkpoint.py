@@ -23,7 +23,7 @@ FINISHED = "finished"  # folder with links to the outputs of a finished run
 class CheckpointFolder:
     """The checkpoints of one run.
 
-    identity: digest of settings, data and code; a checkpoint of another identity is foreign and discarded.
+    identity: digest of settings, data, code and arithmetic; a checkpoint of another identity is foreign and discarded.
     """
 
     def __init__(self, folder: str | Path, *, identity: str) -> None:
@@ -78,7 +78,7 @@ class CheckpointFolder:
         except Exception as error:  # reading what nobody of ours wrote can fail in any way
             return f"not a checkpoint of this suite ({type(error).__name__})", {}
         if identity != self._identity:
-            return "made by other settings, data or code", {}
+            return "made by other settings, data or code, on another kind of device or in another precision", {}
         return None, content
 
     def close(self, outputs: Sequence[Path] = ()) -> None:

@@ -55,6 +55,14 @@ class Compute:
     def is_cuda(self) -> bool:
         return self.device.type == "cuda"
 
+    def arithmetic(self) -> list[Any]:
+        """What of the device and its switches decides how a run rounds: no run is done half in one, half in another.
+
+        Without processor model, thread count and versions: a run may be resumed on another machine.
+        """
+        switches = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+        return [self.device.type, self.precision, *switches]
+
     def peak_memory_bytes(self) -> int:
         """Most memory held so far: of the device on a GPU, of the process otherwise."""
         if self.is_cuda:

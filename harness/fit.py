@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -99,6 +100,7 @@ class FitState:
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     finished: bool = False
+    starts: list[str] = field(default_factory=list)  # when each process that had a part in it began
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class FitResult:
     val_metric: float | None  # a fraction
     train_seconds: float
     history: list[dict[str, float]]
+    starts: tuple[str, ...] = ()  # of the processes that trained it, in UTC: more than one after an interruption
 
 
 def fit(
@@ -135,6 +138,7 @@ def fit(
     if resumed:
         state = _restore(learner, streams, resumed[1])
         log.info("resumed after epoch %d", state.epoch)
+    state.starts.append(datetime.now(UTC).isoformat(timespec="seconds"))
     if history is not None:
         history[:] = state.history
         state.history = history
@@ -156,7 +160,7 @@ def fit(
     if state.best_weights:
         learner.module.load_state_dict(state.best_weights)
     val_metric = next((row[f"val_{plan.metric}"] for row in state.history if row["epoch"] == state.best_epoch), None)
-    return FitResult(state.best_epoch, state.epoch, val_metric, state.seconds, state.history)
+    return FitResult(state.best_epoch, state.epoch, val_metric, state.seconds, state.history, tuple(state.starts))
 
 
 def _validation(learner: Learner, split: Split, plan: FitPlan, streams: Streams) -> Evaluator:

@@ -48,8 +48,9 @@ class RunRecord:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     peak_memory_bytes: int = 0
-    started: str = ""
+    started: str = ""  # the first process that had a part in it; since then it may have stood still
     finished: str = ""
+    resumes: int | None = None  # times it went on from a checkpoint; None: a record from before this was counted
     num_users: int = 0
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     diagnostics: dict[str, float] = field(default_factory=dict)

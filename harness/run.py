@@ -46,14 +46,14 @@ class Job:
     settings: dict[str, Any]
     code_digest: str
 
-    def identity(self, split: Split) -> str:
+    def identity(self, split: Split, compute: Compute) -> str:
         """Digest of everything that decides the result; a checkpoint of another identity is foreign.
 
         When to save and when to stop for the clock decide nothing: a run may be resumed under another budget.
         """
         training = {key: value for key, value in self.settings["training"].items() if not key.endswith("_seconds")}
         settings = self.settings | {"training": training}
-        return value_sha256([self.method, self.seed, settings, self.code_digest, split.sha256])
+        return value_sha256([self.method, self.seed, settings, self.code_digest, split.sha256, compute.arithmetic()])
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
     A run that diverges or runs out of memory is recorded as such and is not an error here.
     """
     run = _Run(job, split, files, compute)
-    folder = CheckpointFolder(checkpoints, identity=job.identity(split)) if checkpoints else None
+    folder = CheckpointFolder(checkpoints, identity=job.identity(split, compute)) if checkpoints else None
     plan = FitPlan(**job.settings["training"])
     streams, history = Streams(job.seed), []
     try:
@@ -149,7 +149,7 @@ class _Run:
 
     def __init__(self, job: Job, split: Split, files: RunFiles, compute: Compute) -> None:
         self.job, self.split, self.files, self.compute = job, split, files, compute
-        self.started = datetime.now(UTC)
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
         files.folder.mkdir(parents=True, exist_ok=True)
         for partial in files.folder.glob(".*.*.*"):  # left by kill -9 while writing, see harness.files.replacing
             partial.unlink()
@@ -174,6 +174,8 @@ class _Run:
         return self._write_record(
             ranks,
             status="completed",
+            started=min([*result.starts, self.started]),
+            resumes=max(len(result.starts) - 1, 0),
             best_epoch=result.best_epoch,
             epochs_run=result.epochs_run,
             val_metric=result.val_metric,
@@ -213,17 +215,16 @@ class _Run:
             writer.writerows(rows)
 
     def _write_record(self, ranks: dict[str, np.ndarray], **outcome: Any) -> RunRecord:
+        values = asdict(self.job) | {"started": self.started} | outcome
         record = RunRecord(
-            **{key: value for key, value in asdict(self.job).items()},
+            **values,
             settings_sha256=settings_sha256(self.job.settings),
             data_sha256=self.split.sha256,
             environment=describe(self.compute),
             peak_memory_bytes=self.compute.peak_memory_bytes(),
-            started=self.started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             num_users=self.split.num_users,
             ranks_sha256=write_ranks(self.files.ranks, ranks),
-            **outcome,
         )
         write_record(record, self.files.record)
         return record

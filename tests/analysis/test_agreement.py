@@ -23,14 +23,14 @@ def test_a_cell_run_again_has_the_same_ranks(two, capsys):
         grid.write("sasrec")
     assert run(*two, "--same") == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line == "| beauty/sasrec/seed1 | same | 0 of 4 | 45.83 | 45.83 | +0.00 (0.00) | nothing |"
+    assert line == "| beauty/sasrec/seed1 | same ranks | 0 of 4 | 45.83 | 45.83 | +0.00 (0.00) | nothing |"
 
 
 def test_a_difference_has_its_size_its_error_and_what_may_be_the_reason(two, capsys, tmp_path):
     two[0].write("sasrec")
     two[1].write("sasrec", ranks=OTHER, code_digest="e" * 64, environment={"device": "cpu", "torch": "2.14"})
     assert run(*two) == 0 and run(*two, "--same", "--out", str(tmp_path / "out.json")) == 1
-    assert "| differ | 1 of 4 | 45.83 | 37.50 | -8.33 (8.33) | code, torch |" in capsys.readouterr().out
+    assert "| other ranks | 1 of 4 | 45.83 | 37.50 | -8.33 (8.33) | code, torch |" in capsys.readouterr().out
     (cell,) = json.loads((tmp_path / "out.json").read_text())["cells"]
     assert cell["users_differing"] == 1 and cell["difference"] == pytest.approx(-100 / 12)
     assert cell["standard_error"] == pytest.approx(100 / 12), "one user of four lost 1/3: sd 1/6, over sqrt(4)"
@@ -70,11 +70,27 @@ def test_runs_without_any_spread_differ_exactly(two):
     assert found.low == found.high == found.difference == pytest.approx(-100 / 12) and not found.within_spread
 
 
-def test_nothing_in_common_and_other_data_are_mistakes(two):
+def test_nothing_in_common_is_a_mistake(two):
     two[0].write("sasrec")
     two[1].write("stosa")
-    with pytest.raises(ValueError, match="no completed cell in common"):
+    with pytest.raises(ValueError, match="no cell in common"):
         run(*two)
-    two[1].write("sasrec", data_sha256="e" * 64)
-    with pytest.raises(ValueError, match="different data"):
-        run(*two)
+
+
+def test_a_cell_with_other_data_or_that_failed_is_listed_and_not_the_same(two, capsys):
+    two[0].write("caser")
+    two[1].write("caser", status="diverged", reason="loss")
+    two[0].write("sasrec", dataset="toys")
+    two[1].write("sasrec", dataset="toys", data_sha256="e" * 64)
+    assert run(*two) == 0 and run(*two, "--same") == 1
+    shown = capsys.readouterr().out
+    assert "| beauty/caser/seed1 | completed and diverged |  |  |  |  | nothing |" in shown
+    assert "| toys/sasrec/seed1 | other data |  |  |  |  | data |" in shown
+
+
+def test_runs_that_must_not_be_averaged_are_no_sample(two, capsys):
+    for seed in (1, 2):
+        two[0].write("sasrec", seed)
+        two[1].write("sasrec", seed, code_digest=f"{seed}" * 64)
+    run(*two)
+    assert "| method |" not in capsys.readouterr().out

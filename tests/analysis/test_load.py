@@ -100,14 +100,23 @@ def test_partial_results_report_a_damaged_run_and_go_on(grid, damage):
     assert len(runs.problems) == 1 and runs.problems[0].message
 
 
-@pytest.mark.parametrize("digest", ["data_sha256", "code_digest", "settings_sha256"])
-def test_runs_of_different_digests_are_refused_naming_both(grid, digest):
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("data", {"data_sha256": "e" * 64}),
+        ("code", {"code_digest": "e" * 64}),
+        ("settings", {"settings_sha256": "e" * 64}),
+        ("precision", {"environment": {"device": "cpu", "precision": "bf16"}}),
+        ("precision", {"environment": {"device": "NVIDIA H200"}}),
+    ],
+)
+def test_runs_of_different_kinds_are_refused_naming_both(grid, kind, other):
     grid.write(seed=1)
-    grid.write(seed=2, **{digest: "e" * 64})
+    grid.write(seed=2, **other)
     with pytest.raises(MixedRunsError) as caught:
         load_runs(grid.runs)
     assert "seed1/record.json" in str(caught.value) and "seed2/record.json" in str(caught.value)
-    assert digest in str(caught.value) and "--allow-mixed" in str(caught.value)
+    assert f"different {kind} (" in str(caught.value) and "--allow-mixed" in str(caught.value)
 
 
 @pytest.mark.parametrize(("digest", "word"), [("data_sha256", "data"), ("code_digest", "code")])
@@ -118,6 +127,12 @@ def test_allowed_mixtures_appear_under_separate_names(grid, digest, word):
     own = {"data": "d", "code": "c"}[word] * 8
     assert runs.methods_of("beauty", "sasrec") == [f"sasrec [{word} {own}]", f"sasrec [{word} eeeeeeee]"]
     assert all(len(runs.of("beauty", name)) == 1 for name in runs.methods_of("beauty", "sasrec"))
+
+
+def test_seeds_on_different_gpus_in_one_precision_belong_together(grid):
+    grid.write(seed=1, environment={"device": "NVIDIA H200", "precision": "bf16"})
+    grid.write(seed=2, environment={"device": "NVIDIA H100", "precision": "bf16"})
+    assert load_runs(grid.runs).methods_of("beauty", "sasrec") == ["sasrec"]
 
 
 def test_two_methods_on_different_data_are_refused(grid):

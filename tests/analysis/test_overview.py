@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def part(grid, tmp_path):
     """The part for one unfinished and one finished run of Table 2's rows, and a floor beside them."""
-    settings = {"model": {}, "training": {"max_epochs": 5}}
+    training = {"max_epochs": 5, "first_eval": 1, "eval_every": 1, "patience": 2}
+    settings = {"model": {}, "training": training}
     place = {"device": "cpu", "cpu": "Some CPU", "threads": 1, "precision": "fp32"}
-    grid.write("aligndiff", best_epoch=5, settings=settings, environment=place)
+    grid.write("aligndiff", best_epoch=4, settings=settings, environment=place)
     grid.write("sasrec", 1, settings=settings, environment=place)
     grid.write("sasrec", 2, settings=settings, environment=place, train_seconds=120.0)
     grid.write("floor.markov", settings=settings, environment=place, best_epoch=None, epochs_run=0)
@@ -36,6 +37,17 @@ def part(grid, tmp_path):
 
 def lines(part: str, label: str) -> list[str]:
     return [line for line in part.splitlines() if line.startswith(f"| {label}")]
+
+
+@pytest.mark.parametrize(
+    ("best", "run", "unfinished"),
+    [(20, 20, True), (18, 20, True), (14, 20, True), (10, 20, False), (4, 10, False), (None, 20, False)],
+)
+def test_a_run_is_unfinished_if_patience_was_left_when_its_epochs_ended(grid, best, run, unfinished):
+    """Validated after epochs 2, 6, 10, 14, 18 and at the end; patience for three of them."""
+    training = {"max_epochs": 20, "first_eval": 2, "eval_every": 4, "patience": 3}
+    grid.write(best_epoch=best, epochs_run=run, settings={"model": {}, "training": training})
+    assert overview.is_unfinished(load_runs(grid.runs).runs[0]) is unfinished
 
 
 def test_measured_stands_beside_printed_and_an_unfinished_run_is_marked(part):

@@ -21,7 +21,7 @@ HISTORY = "epoch,loss,val_NDCG@10\n1,9.1,0.01\n2,8.2,\n3,7.9,0.02\n"
 EVIL = "<script>alert(1)</script>"
 
 
-def written(grid, plan, *extra, audit=None, draw=False):
+def written(grid, plan, *extra, audit=None, draw=False, options=()):
     """Run tables, figures and report as the workflow does; return the page."""
     at = {name: str(grid.folder / name) for name in ("tables", "figures", "data", "report.html")}
     shared = ["--runs", str(grid.runs), "--plan", str(plan), *extra]
@@ -32,7 +32,7 @@ def written(grid, plan, *extra, audit=None, draw=False):
         figures.write(iter(()), grid.folder / "figures")
     audited = ["--audit", str(audit)] if audit else []
     inputs = ["--data", at["data"], "--tables", at["tables"], "--figures", at["figures"]]
-    assert report.main([*shared, *inputs, *audited, "--out", at["report.html"]]) == 0
+    assert report.main([*shared, *inputs, *audited, *options, "--out", at["report.html"]]) == 0
     return (grid.folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -106,6 +106,12 @@ def test_a_figure_leads_to_its_run_record_and_command(page, shared_grid):
     path = shared_grid.runs / "beauty/aligndiff/seed1/record.json"
     assert str(path) in row and path.is_file()
     assert f"snakemake --cores 2 --configfile config/demo.yaml --force {path}" in row
+
+
+def test_runs_made_elsewhere_have_no_command_that_would_fail(small):
+    assert "--force" in written(*small)
+    elsewhere = written(*small, options=["--made-elsewhere"])
+    assert "--force" not in elsewhere and "made elsewhere and only read here" in elsewhere
 
 
 def test_gaps_and_failures_are_listed_with_reason(page):

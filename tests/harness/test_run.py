@@ -246,6 +246,9 @@ def test_a_killed_run_goes_on_to_the_same_ranks(first, tmp_path, monkeypatch, ca
         _, resumed = trained(tmp_path / "run", job(record.method, **every), tmp_path / "checkpoints")
     assert "resumed after epoch 1" in caplog.text
     assert_same_ranks(files, resumed)
+    again = read_record(resumed.record)
+    assert (record.resumes, again.resumes) == (0, 1)
+    assert again.started <= again.finished
     kept = tmp_path / "checkpoints" / FINISHED
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [FINISHED]
     assert all((kept / path.name).samefile(path) for path in resumed.outputs)
@@ -289,8 +292,18 @@ def test_identity_covers_what_decides_the_result():
         job(model={"max_len": 9}),
         job(training={"patience": 3}),
     ]
-    identities = {each.identity(SPLIT) for each in [base, *changes]} | {base.identity(other)}
-    assert len(identities) == 7
+    cpu, bf16, gpu = Compute(), Compute(precision="bf16"), Compute(torch.device("cuda"))
+    identities = {each.identity(SPLIT, cpu) for each in [base, *changes]}
+    identities |= {base.identity(other, cpu), base.identity(SPLIT, bf16), base.identity(SPLIT, gpu)}
+    assert len(identities) == 9
+    assert base.identity(SPLIT, cpu) == base.identity(SPLIT, Compute())
+
+
+def test_a_checkpoint_in_another_precision_is_not_gone_on_from(tmp_path, monkeypatch, caplog):
+    interrupted(tmp_path, job(training={"checkpoint_seconds": 0.0}), monkeypatch)
+    bf16 = Compute(precision="bf16")
+    record = train(job(), SPLIT, RunFiles(tmp_path / "run"), bf16, tmp_path / "checkpoints")
+    assert "in another precision" in caplog.text and record.resumes == 0
 
 
 def test_a_divergence_error_is_told_apart_from_bugs(tmp_path, monkeypatch):

@@ -12,13 +12,13 @@ AUDIT_FILES = sorted(
 
 # Table 5 and Figure 4 look at what diffusion models generate.
 MMD_CELLS = [
-    cell.path
+    cell
     for cell in GRID.cells
     if cell.method in config["analysis"]["mmd"]["methods"]
 ]
-MMD = [f"{HOME}/mmd/{path}.json" for path in MMD_CELLS]
+MMD = [f"{HOME}/mmd/{cell.path}.json" for cell in MMD_CELLS]
 CLOUDS = [
-    f"{HOME}/representations/{path}.npz" for path in MMD_CELLS if "/seed1" in path
+    f"{HOME}/representations/{cell.path}.npz" for cell in MMD_CELLS if cell.seed == 1
 ]
 if config["records"]:
     MMD, CLOUDS = (
@@ -164,9 +164,10 @@ rule report:
         "../../environment.yml"
     params:
         code=ANALYSIS_CODE["report"],
+        origin="--made-elsewhere" if config["records"] else "",
     shell:
         f"python -m analysis.report --runs {RUNS} --data {DATA} --plan {{input.plan}} --tables {{input.tables}} "
-        "--figures {input.figures} --audit {input.audit}/findings.json --out {output} > {log} 2>&1"
+        "--figures {input.figures} --audit {input.audit}/findings.json {params.origin} --out {output} > {log} 2>&1"
 
 
 rule partial:

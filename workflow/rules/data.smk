@@ -1,5 +1,23 @@
 # Raw files, their sequences, and Table 1's counts.
 
+# Where else to look for raw files. A global and not a parameter: to name a mirror must not fetch anew what is there.
+MIRROR = f"--mirror {shlex.quote(config['mirror'])}" if config["mirror"] else ""
+SEQUENCES_ONLY = ("filter", "deduplicate", "expected", "community_fingerprint")
+
+
+def entry(*left_out):
+    """A dataset's entry without its label, its licence and what else decides nothing here, so that no change of these
+    reruns anything."""
+
+    def json_of(wildcards):
+        values = config["datasets"][wildcards.dataset]
+        kept = {
+            key: values[key] for key in values if key not in ("licence", *left_out)
+        }
+        return json.dumps(kept | {"display": wildcards.dataset}, sort_keys=True)
+
+    return json_of
+
 
 rule download:
     output:
@@ -9,11 +27,10 @@ rule download:
     conda:
         "../../environment.yml"
     params:
-        spec=lambda wc: json.dumps(config["datasets"][wc.dataset]),
-        mirror=f"--mirror {config['mirror']}" if config["mirror"] else "",
+        spec=entry(*SEQUENCES_ONLY),
     shell:
         "python -m workflow.scripts.download --dataset {wildcards.dataset} --spec {params.spec:q} "
-        "--target {output} {params.mirror} 2>&1 | tee {log}"
+        "--target {output} {MIRROR} 2>&1 | tee {log}"
 
 
 rule preprocess:
@@ -27,7 +44,7 @@ rule preprocess:
     conda:
         "../../environment.yml"
     params:
-        spec=lambda wc: json.dumps(config["datasets"][wc.dataset]),
+        spec=entry(),
         code=code_digest(f"{workflow.basedir}/workflow/scripts/preprocess.py"),
     shell:
         "python -m workflow.scripts.preprocess --dataset {wildcards.dataset} --spec {params.spec:q} "
