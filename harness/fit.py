@@ -100,7 +100,7 @@ class FitState:
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     finished: bool = False
-    starts: list[str] = field(default_factory=list)  # when each process that had a part in it began
+    starts: list[str] = field(default_factory=list)  # when each process that trained a part began
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def fit(
     if resumed:
         state = _restore(learner, streams, resumed[1])
         log.info("resumed after epoch %d", state.epoch)
-    state.starts.append(datetime.now(UTC).isoformat(timespec="seconds"))
+    if not state.finished:
+        state.starts.append(datetime.now(UTC).isoformat(timespec="seconds"))
     if history is not None:
         history[:] = state.history
         state.history = history

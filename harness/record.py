@@ -48,7 +48,7 @@ class RunRecord:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     peak_memory_bytes: int = 0
-    started: str = ""  # the first process that had a part in it; since then it may have stood still
+    started: str = ""  # of the first process; it may have stood still between two
     finished: str = ""
     resumes: int | None = None  # times it went on from a checkpoint; None: a record from before this was counted
     num_users: int = 0

@@ -12,9 +12,7 @@ AUDIT_FILES = sorted(
 
 # Table 5 and Figure 4 look at what diffusion models generate.
 MMD_CELLS = [
-    cell
-    for cell in GRID.cells
-    if cell.method in config["analysis"]["mmd"]["methods"]
+    cell for cell in GRID.cells if cell.method in config["analysis"]["mmd"]["methods"]
 ]
 MMD = [f"{HOME}/mmd/{cell.path}.json" for cell in MMD_CELLS]
 CLOUDS = [

@@ -11,9 +11,7 @@ def entry(*left_out):
 
     def json_of(wildcards):
         values = config["datasets"][wildcards.dataset]
-        kept = {
-            key: values[key] for key in values if key not in ("licence", *left_out)
-        }
+        kept = {key: values[key] for key in values if key not in ("licence", *left_out)}
         return json.dumps(kept | {"display": wildcards.dataset}, sort_keys=True)
 
     return json_of
