@@ -157,10 +157,11 @@ def test_gradient_penalty_is_taken_between_the_two():
     torch.testing.assert_close(with_penalty - without, 10 * (between.norm(dim=-1) - 1).square())
 
 
+@pytest.mark.parametrize("energy", ["mlp", "transformer"])
 @pytest.mark.parametrize("alignment", ["wgan_gp", "adversarial"])
-def test_rival_losses_keep_the_two_sides_apart(alignment):
+def test_rival_losses_keep_the_two_sides_apart(alignment, energy):
     """The critic's loss moves the energy alone; the predictor's term moves everything but the energy."""
-    learner = toys.learner(alignment=alignment)
+    learner = toys.learner(alignment=alignment, energy=energy)
     batch, noise = toys.batch(learner), learner.draw(24)
     for name, moved, still in (("alignment", "denoiser", "energy"), ("critic", "energy", "denoiser")):
         learner.module.zero_grad(set_to_none=True)

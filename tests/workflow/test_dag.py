@@ -81,6 +81,10 @@ def test_tiny_workflow_from_data_to_report(checkout, python_m):
     assert "time_budget_seconds" in tiny.read_text()
     assert "Nothing to be done" in "".join(_streams(python_m("snakemake", *options, "-n")))
 
+    elsewhere = ("--config", "mirror=config", "datasets={toy: {licence: another, display: Other}}")
+    jobs = planned("".join(_streams(python_m("snakemake", *options, "-n", *elsewhere))))
+    assert not {"download", "preprocess", "train"} & set(jobs), "what decides no data reruns none of it"
+
     records[0].unlink()
     jobs = planned("".join(_streams(python_m("snakemake", *options, "-n"))))
     assert jobs["train"] == 1, "a deleted record is run again"
