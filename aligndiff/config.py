@@ -61,9 +61,7 @@ class Config:
     guidance: Literal["orthogonal", "ordinary", "none"] = "orthogonal"  # ordinary: released attention; none: w/o ML
     guidance_heads: int = 4  # h of eq 3; ours
     guidance_expansion: int = 1  # inner width of eq 4 in units of d; ours, as released
-    guidance_gain: float = (
-        0.1  # gain of the last LayerNorm (and std of the null vector) at the start; OURS: slow start with 1
-    )
+    guidance_gain: float = 0.1  # gain of the last LayerNorm (and std of the null vector) at the start; OURS: with 1 a slow start, seen by hand
     orthogonal_map: Literal["cayley", "matrix_exp"] = "cayley"  # how U and V stay orthogonal; ours
     guidance_index: Literal["last", "length"] = "last"  # which position is h; length: index len - 1 of left-padded rows
     guidance_keys: Literal["real", "all"] = "real"  # whether padding can be read; the paper is silent
@@ -112,7 +110,7 @@ class Config:
     guidance_of: Literal["self", "another"] = "self"  # another: h of another user (control)
     history_order: Literal["kept", "shuffled"] = "kept"  # shuffled: items of the history in random order (control)
 
-    # Speed only.
+    # Speed; on a CPU other groups mean other dropout draws.
     slices: int | None = None  # groups of similar length per training batch; None: 16 on a CPU, 1 on a GPU
 
     def __post_init__(self) -> None:

@@ -57,7 +57,7 @@ class Config:
     contrast_learning_rate: float = 3e-4  # plain SGD on the contrast critic and, again, on the encoder
     critic_learning_rate: float = 5e-4  # plain SGD on the KL critic
     critic_weight_decay: float = 0.1  # of both SGD optimisers
-    length_slices: int = 4  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
+    length_slices: int = 4  # ours: groups of like length that a batch is encoded in, on a CPU; dropout draws differ
 
     def __post_init__(self) -> None:
         sizes = ("embedding_dim", "hidden_dim", "latent_dim", "critic_dim", "max_len", "batch_size")

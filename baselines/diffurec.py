@@ -58,7 +58,7 @@ class Config:
     learning_rate: float = 1e-3
     decay_every: int = 100  # epochs between multiplications of the learning rate by decay
     decay: float = 0.1
-    length_slices: int = 16  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
+    length_slices: int = 16  # ours: groups of like length that a batch is encoded in, on a CPU; dropout draws differ
 
     def __post_init__(self) -> None:
         positive = ("embedding_dim", "num_blocks", "num_heads", "max_len", "num_steps", "batch_size", "decay_every")

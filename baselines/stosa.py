@@ -54,7 +54,7 @@ class Config:
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    length_slices: int = 8  # ours: groups of similar length that a batch is encoded in, on a CPU; no effect on results
+    length_slices: int = 8  # ours: groups of like length that a batch is encoded in, on a CPU; dropout draws differ
 
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "num_blocks", "num_heads", "max_len", "batch_size", "length_slices"):
