@@ -61,7 +61,8 @@ class Config:
     guidance: Literal["orthogonal", "ordinary", "none"] = "orthogonal"  # ordinary: released attention; none: w/o ML
     guidance_heads: int = 4  # h of eq 3; ours
     guidance_expansion: int = 1  # inner width of eq 4 in units of d; ours, as released
-    guidance_gain: float = 0.1  # gain of the last LayerNorm (and std of the null vector) at the start; OURS: with 1 a slow start, seen by hand
+    # Gain of the last LayerNorm, and std of the null vector, at the start; OURS: with 1 a slow start, seen by hand.
+    guidance_gain: float = 0.1
     orthogonal_map: Literal["cayley", "matrix_exp"] = "cayley"  # how U and V stay orthogonal; ours
     guidance_index: Literal["last", "length"] = "last"  # which position is h; length: index len - 1 of left-padded rows
     guidance_keys: Literal["real", "all"] = "real"  # whether padding can be read; the paper is silent
