@@ -73,13 +73,14 @@ class MethodAgreement:
 def compare_cells(first: Iterable[Run], second: Iterable[Run], metric: str) -> list[CellAgreement]:
     """Every cell that both sets have, in the order of the first.  Raises ValueError if there is none."""
     others = {run.key: run for run in second}
-    found = [_compare(run, others[run.key], metric) for run in first if run.key in others]
+    found = [compare(run, others[run.key], metric) for run in first if run.key in others]
     if not found:
         raise ValueError("the two folders have no cell in common; a cell is dataset/method/seed")
     return found
 
 
-def _compare(one: Run, other: Run, metric: str) -> CellAgreement:
+def compare(one: Run, other: Run, metric: str) -> CellAgreement:
+    """Two runs on one dataset, user by user; the key is that of the first."""
     if not (one.record.completed and other.record.completed):
         return CellAgreement(one.key, f"{one.record.status} and {other.record.status}", _unlike(one, other))
     if one.record.data_sha256 != other.record.data_sha256:

@@ -66,7 +66,7 @@ def comparison(table: Table, *, unfinished: set[str]) -> str:
     body = [[label, *_line(blocks, method, unfinished)] for method, label in lines]
     body += [["", *[""] * (len(head) - 1)]] if beside else []
     body += [[label, *_line(blocks, method, unfinished)] for method, label in beside.items()]
-    return _markdown(head, body)
+    return markdown(head, body)
 
 
 def _line(blocks: Sequence[Block], method: str, unfinished: set[str]) -> Iterable[str]:
@@ -99,7 +99,7 @@ def costs(trained: Sequence[Run], plan: Plan) -> str:
                 *(_listed(values) for values in zip(*map(_facts, group), strict=True)),
             ]
         )
-    return _markdown(head, body)
+    return markdown(head, body)
 
 
 def _facts(run: Run) -> tuple[str, ...]:
@@ -116,7 +116,8 @@ def _listed(values: Iterable[str]) -> str:
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A pipe table, all columns but the first to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
