@@ -167,20 +167,33 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
             shutil.rmtree(run)
         for _ in range(min(kills, place.rng.randint(4, 8))):
             process = place.start(command)
-            try:
-                process.wait(place.rng.uniform(0.3, 1.0) * seconds[cell.path])
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                place.killed["single training"] += 1
-                kills -= 1
-                print(f"killed a training of {cell.path}, {kills} to go", flush=True)
+            if not wait_for_moment(place, process, seconds[cell.path]):
+                break  # it has ended; what is started now would only take its result
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            place.killed["single training"] += 1
+            kills -= 1
+            print(f"killed a training of {cell.path}, {kills} to go", flush=True)
         place.finish(command)
         place.rounds += 1
         require_same(results(run / "runs"), {cell.path: expected[cell.path]})
         require_tidy(run)
         place.count_messages()
         shutil.rmtree(run)
+
+
+def wait_for_moment(place: Workplace, process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait for a random moment of a training: while it starts, or in one of its next epochs. Say whether it still runs.
+
+    Counted in epochs, because on a busy machine a moment by the clock is soon after the end, or before the beginning.
+    """
+    more = place.rng.randint(0, 4)
+    seen = place.messages().count(" epoch ")
+    while more and process.poll() is None and place.messages().count(" epoch ") < seen + more:
+        time.sleep(0.005)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(place.rng.uniform(0.0, 0.2 if more else seconds))
+    return process.poll() is None
 
 
 def kill_workflow(
