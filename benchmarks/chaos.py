@@ -158,8 +158,8 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
             *(sys.executable, "-m", "workflow.scripts.train"),
             *("--sequences", str(place.out / f"data/{cell.dataset}/sequences.npz"), "--dataset", cell.dataset),
             *("--method", cell.method, "--seed", str(cell.seed), "--compute", grid.compute_json()),
-            *("--overrides", json.dumps(grid.overrides(cell.method)), "--out", str(run / "runs" / cell.path)),
-            *("--checkpoints", str(run / "checkpoints")),
+            *("--overrides", json.dumps(grid.overrides(cell.method)), "--clock", grid.clock_json()),
+            *("--out", str(run / "runs" / cell.path), "--checkpoints", str(run / "checkpoints")),
         ]
         if cell.path not in seconds:
             seconds[cell.path] = place.finish(command)
@@ -281,6 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"undisturbed: {undisturbed:.1f} s", flush=True)
             expected = results(place.out / "runs")
             kill_training(place, grid, expected, options.kills - options.dag_kills)
+            if options.kills - options.dag_kills > 5 and not place.resumed:
+                raise RuntimeError("no training went on from a checkpoint, so resuming was not tried")
             kill_workflow(place, targets, expected, options.dag_kills, undisturbed)
         finally:
             place.end_all()

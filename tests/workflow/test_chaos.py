@@ -13,10 +13,11 @@ pytestmark = pytest.mark.slow
 
 
 def test_killed_trainings_and_workflows_end_as_if_undisturbed(tmp_path):
-    assert chaos.main(["--kills", "3", "--dag-kills", "1", "--out", str(tmp_path / "chaos.json")]) == 0
+    assert chaos.main(["--kills", "3", "--dag-kills", "1", "--seed", "3", "--out", str(tmp_path / "chaos.json")]) == 0
     found = json.loads((tmp_path / "chaos.json").read_text())
     assert found["kills"] == 3 and found["by_kind"]["single training"] == 2
     assert found["carried_to_the_end"] >= 2
+    assert found["resumed_from_checkpoint"] >= 1, "kills that leave no checkpoint try nothing"
 
 
 def test_a_training_that_ends_without_snakemake_is_not_repeated(tmp_path):
