@@ -1,10 +1,13 @@
 """Every variant stands beside the reading that it changes."""
 
+from pathlib import Path
+
 import pytest
 
 from analysis import controls, overview
 from analysis.load import load_runs
 
+ROOT = Path(__file__).parents[2]
 OTHER = (1, 3, 12, 50)  # the third user falls out of the first ten
 
 
@@ -54,3 +57,9 @@ def test_a_folder_without_completed_runs_is_a_mistake(grid):
     grid.write("caser", status="diverged", reason="loss")
     with pytest.raises(ValueError, match="no completed run"):
         controls.main([str(grid.runs)])
+
+
+def test_the_results_page_shows_the_committed_runs():
+    """After new runs: python -m analysis.controls results/reference/small/runs --readme results/README.md."""
+    runs = load_runs(ROOT / "results/reference/small/runs", allow_mixed=True).runs
+    assert controls.table(runs) in (ROOT / "results/README.md").read_text(encoding="utf-8")
