@@ -33,9 +33,8 @@ def released_score_matching(x_BD: Tensor, score_x_BD: Tensor, y_BD: Tensor, sigm
 def frozen_energy(energy: Energy, x_BD: Tensor, memory: Memory | None) -> Tensor:
     """E(x) whose gradient reaches x but not the energy's weights: the predictor's side of a game.  [B]"""
     weights = {name: parameter.detach() for name, parameter in energy.named_parameters()}
-    memory = (
-        None if memory is None else Memory(*(part.detach() for part in memory))
-    )  # made by the energy's weights, too
+    if memory is not None:  # the energy's weights have made it, too
+        memory = Memory(*(part.detach() for part in memory))
     return functional_call(energy, weights, (x_BD, memory))
 
 

@@ -4,8 +4,9 @@
 
 Cell by cell: for how many users the rank of the test target differs (seen items kept), what that does to a metric with
 its standard error over users, and which digests or machines differ and may be the reason. Method by method, where both
-sides have two seeds or more: both means, their spread over seeds, and Welch's interval of the difference. Seeds are not
-paired there: after many epochs a rounding is like another seed.
+sides have two seeds or more: both means, their spread over seeds, and Welch's interval of the difference. It is how far
+the two may lie apart as far as these seeds can tell; with two seeds that is far. Seeds are not paired there: after many
+epochs a rounding is like another seed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from analysis import command
 from analysis.load import Run, kinds, load_runs
 from analysis.significance import welch_t
+from analysis.table_formats import pipe_table
 from harness.metrics import per_user
 from harness.record import write_text_atomically
 
@@ -64,10 +66,6 @@ class MethodAgreement:
     difference: float
     low: float
     high: float
-
-    @property
-    def within_spread(self) -> bool:
-        return self.low <= 0.0 <= self.high
 
 
 def compare_cells(first: Iterable[Run], second: Iterable[Run], metric: str) -> list[CellAgreement]:
@@ -148,32 +146,27 @@ def _over_seeds(dataset: str, method: str, first: Floats, second: Floats, metric
 
 def as_markdown(cells: Sequence[CellAgreement], methods: Sequence[MethodAgreement], metric: str) -> str:
     """Both comparisons as pipe tables; the second is left out where no method has enough seeds."""
-    lines = [
-        f"| cell | verdict | users whose rank differs | {metric}, first | second | difference (se of users) | unlike |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
-    lines += [f"| {' | '.join(_columns(cell))} |" for cell in cells]
+    sides, interval = (f"{metric}, first", "second"), f"difference [{LEVEL:.0%} interval]"
+    head = ("cell", "verdict", "users whose rank differs", *sides, "difference (se of users)", "unlike")
+    parts = [pipe_table(head, [_cell_line(cell) for cell in cells])]
     if methods:
-        lines += [
-            "",
-            f"| method | seeds | {metric}, first | second | difference [{LEVEL:.0%} interval] | within seed noise |",
-            "| --- | ---: | ---: | ---: | ---: | --- |",
-        ]
-    for each in methods:
-        sides = f"{each.first:.2f} ± {each.first_std:.2f} | {each.second:.2f} ± {each.second_std:.2f}"
-        gap = f"{each.difference:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
-        seeds, within = " / ".join(map(str, each.seeds)), "yes" if each.within_spread else "no"
-        lines.append(f"| {each.method}, {each.dataset} | {seeds} | {sides} | {gap} | {within} |")
-    return "\n".join(lines)
+        parts.append(pipe_table(("method", "seeds", *sides, interval), [_method_line(each) for each in methods]))
+    return "\n\n".join(parts)
 
 
-def _columns(cell: CellAgreement) -> tuple[str, ...]:
+def _cell_line(cell: CellAgreement) -> tuple[str, ...]:
     unlike = ", ".join(cell.unlike) or "nothing"
     if cell.difference is None:
         return cell.key, cell.verdict, "", "", "", "", unlike
     share = f"{cell.users_differing:,} of {cell.users:,}"
     gap = f"{cell.difference:+.2f} ({cell.standard_error:.2f})"
     return cell.key, cell.verdict, share, f"{cell.first:.2f}", f"{cell.second:.2f}", gap, unlike
+
+
+def _method_line(each: MethodAgreement) -> tuple[str, ...]:
+    sides = f"{each.first:.2f} ± {each.first_std:.2f}", f"{each.second:.2f} ± {each.second_std:.2f}"
+    gap = f"{each.difference:+.2f} [{each.low:+.2f}, {each.high:+.2f}]"
+    return f"{each.method}, {each.dataset}", " / ".join(map(str, each.seeds)), *sides, gap
 
 
 def main(argv: Sequence[str] | None = None) -> int:

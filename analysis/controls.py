@@ -17,7 +17,8 @@ from pathlib import Path
 from analysis import command
 from analysis.agreement import compare
 from analysis.load import Run, load_runs
-from analysis.overview import markdown, put
+from analysis.overview import put
+from analysis.table_formats import pipe_table
 from harness.record import write_text_atomically
 
 METRICS = ("HR@10", "NDCG@10")
@@ -47,7 +48,7 @@ def table(runs: Sequence[Run]) -> str:
     completed = [run for run in runs if run.record.completed]
     if not completed:
         raise ValueError("no completed run in this folder; run the configuration first")
-    return markdown(HEAD, [_line(run, origin_of(run, completed)) for run in completed])
+    return pipe_table(HEAD, [_line(run, origin_of(run, completed)) for run in completed])
 
 
 def _line(run: Run, origin: Run | None) -> list[str]:

@@ -66,7 +66,7 @@ def comparison(table: Table, *, unfinished: set[str]) -> str:
     body = [[label, *_line(blocks, method, unfinished)] for method, label in lines]
     body += [["", *[""] * (len(head) - 1)]] if beside else []
     body += [[label, *_line(blocks, method, unfinished)] for method, label in beside.items()]
-    return markdown(head, body)
+    return table_formats.pipe_table(head, body)
 
 
 def _line(blocks: Sequence[Block], method: str, unfinished: set[str]) -> Iterable[str]:
@@ -99,7 +99,7 @@ def costs(trained: Sequence[Run], plan: Plan) -> str:
                 *(_listed(values) for values in zip(*map(_facts, group), strict=True)),
             ]
         )
-    return markdown(head, body)
+    return table_formats.pipe_table(head, body)
 
 
 def _facts(run: Run) -> tuple[str, ...]:
@@ -114,12 +114,6 @@ def _listed(values: Iterable[str]) -> str:
     """Each run's value, in order of seeds; once where all are the same."""
     values = list(values)
     return values[0] if len(set(values)) == 1 else ", ".join(values)
-
-
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A pipe table, all columns but the first to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def put(text: str, part: str) -> str:

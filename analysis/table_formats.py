@@ -76,6 +76,12 @@ def as_markdown(table: Table) -> str:
     return "\n".join(parts) + "\n"
 
 
+def pipe_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of texts that need no escaping, all columns but the first to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _markdown_rows(block: Block, rows: Sequence[Row]) -> list[str]:
     has_runs = any(row.runs_text for row in rows)
     names = ["", *block.columns, *(["runs"] if has_runs else [])]

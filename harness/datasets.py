@@ -14,6 +14,9 @@ from harness.settings import from_mapping, require
 
 DIGEST_LENGTH = {"sha256": 64, "md5": 32}
 PLACE_KEYS = ("digest", "bytes", "member", "format")
+# What of an entry decides neither its raw file nor its sequences, and what does not decide the raw file.
+SHOWN_ONLY = ("display", "licence")
+AFTER_DOWNLOAD = ("filter", "deduplicate", "expected", "community_fingerprint")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,15 @@ def _address(entry: str | Mapping[str, Any], spec: DatasetSpec, where: str) -> A
     if "url" not in own:
         raise ValueError(f"{where}: each entry is an address, or a mapping with the key 'url'")
     return from_mapping(Address, {key: getattr(spec, key) for key in PLACE_KEYS} | own, where=where)
+
+
+def deciding(name: str, entry: Mapping[str, Any], *, raw_file: bool) -> dict[str, Any]:
+    """An entry without what decides nothing about its sequences (raw_file: about its raw file); the label is `name`.
+
+    So that a change of the rest fetches nothing again and trains nothing again.
+    """
+    left_out = SHOWN_ONLY + (AFTER_DOWNLOAD if raw_file else ())
+    return {key: value for key, value in entry.items() if key not in left_out} | {"display": name}
 
 
 def check_mirror(folder: str | Path | None) -> None:

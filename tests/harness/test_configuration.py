@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness.configuration import check, typed
 from harness.digest import ROOT
+from harness.grid import Grid
 from harness.settings import merge
 
 SCHEMA = ROOT / "config/config.schema.yaml"
@@ -31,10 +32,15 @@ def changed(path, value):
     return config
 
 
-def test_the_shipped_configurations_are_legal():
-    check(PAPER, SCHEMA)
-    for name in ("demo.yaml", "tiny.yaml"):
-        check(read("datasets.yaml", "config.yaml", name), SCHEMA)
+OTHERS = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+BESIDE_PAPER = [name for name in OTHERS if name not in ("config.schema.yaml", "config.yaml", "datasets.yaml")]
+
+
+@pytest.mark.parametrize("name", [None, *BESIDE_PAPER])
+def test_the_shipped_configurations_are_legal(name):
+    config = read("datasets.yaml", "config.yaml", name) if name else PAPER
+    check(config, SCHEMA)
+    assert Grid(config).cells
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.datasets import Address, DatasetSpec, Filter
+from harness.datasets import Address, DatasetSpec, Filter, deciding
 from harness.interactions import FORMATS
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "datasets.yaml"
@@ -23,6 +23,24 @@ def test_an_own_dataset_needs_three_keys():
     spec = DatasetSpec.from_mapping("own", OWN)
     assert spec.raw_path("own", "raw") == Path("own.csv")
     assert spec.filter == Filter(0, 0) and spec.expected is None and spec.urls == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "decides_raw_file", "decides_sequences"),
+    [
+        ({"display": "Other"}, False, False),
+        ({"licence": "Other"}, False, False),
+        ({"filter": {"min_user": 9}}, False, True),
+        ({"deduplicate": True}, False, True),
+        ({"urls": ["https://example.org/own.csv"]}, True, True),
+        ({"format": "inter"}, True, True),
+    ],
+)
+def test_what_decides_nothing_is_left_out(change, decides_raw_file, decides_sequences):
+    for raw_file, decides in ((True, decides_raw_file), (False, decides_sequences)):
+        changed = deciding("own", OWN | change, raw_file=raw_file) != deciding("own", OWN, raw_file=raw_file)
+        assert changed is decides
+        DatasetSpec.from_mapping("own", deciding("own", OWN | change, raw_file=raw_file))
 
 
 def test_an_address_may_differ_from_its_dataset():

@@ -13,7 +13,7 @@ from snakemake.utils import update_config
 sys.path.insert(0, workflow.basedir)
 
 from harness.configuration import check, check_datasets, typed
-from harness.datasets import check_mirror
+from harness.datasets import check_mirror, deciding
 from harness.gpu import visible_devices
 from harness.digest import code_digest
 from harness.grid import Grid

@@ -2,19 +2,13 @@
 
 # Where else to look for raw files. A global and not a parameter: to name a mirror must not fetch anew what is there.
 MIRROR = f"--mirror {shlex.quote(config['mirror'])}" if config["mirror"] else ""
-SEQUENCES_ONLY = ("filter", "deduplicate", "expected", "community_fingerprint")
 
 
-def entry(*left_out):
-    """A dataset's entry without its label, its licence and what else decides nothing here, so that no change of these
-    reruns anything."""
-
-    def json_of(wildcards):
-        values = config["datasets"][wildcards.dataset]
-        kept = {key: values[key] for key in values if key not in ("licence", *left_out)}
-        return json.dumps(kept | {"display": wildcards.dataset}, sort_keys=True)
-
-    return json_of
+def entry(raw_file):
+    """What of a dataset's entry its raw file, or its sequences, depend on."""
+    return lambda wc: json.dumps(
+        deciding(wc.dataset, config["datasets"][wc.dataset], raw_file=raw_file)
+    )
 
 
 rule download:
@@ -25,7 +19,7 @@ rule download:
     conda:
         "../../environment.yml"
     params:
-        spec=entry(*SEQUENCES_ONLY),
+        spec=entry(raw_file=True),
     shell:
         "python -m workflow.scripts.download --dataset {wildcards.dataset} --spec {params.spec:q} "
         "--target {output} {MIRROR} 2>&1 | tee {log}"
@@ -42,7 +36,7 @@ rule preprocess:
     conda:
         "../../environment.yml"
     params:
-        spec=entry(),
+        spec=entry(raw_file=False),
         code=code_digest(f"{workflow.basedir}/workflow/scripts/preprocess.py"),
     shell:
         "python -m workflow.scripts.preprocess --dataset {wildcards.dataset} --spec {params.spec:q} "
