@@ -12,6 +12,7 @@ guidance            eq 3: orthogonal U, V per head,     ordinary attention, 1 he
 guidance_index      not said                            index len - 1 of a LEFT-padded    last position
                                                         row: constant h up to 25 items
 guidance_keys       causal only                         key mask that never fires         padding hidden
+embedding_std       not said                            1 (DiffuRec)                      1; 0.02 in aligndiff.tuned
 guidance_gain       not said                            1                                 0.1; 1 starts slowly (by hand)
 null condition      named, p not given                  trained with p = 0.1, but absent  p = 0.1, learned vector used
                                                         at inference                      in training and at inference

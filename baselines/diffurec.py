@@ -48,6 +48,7 @@ class Config:
     max_len: int = 50
     dropout: float = 0.1
     embedding_dropout: float = 0.3
+    embedding_std: float = 1.0  # of the item vectors at the start; ours as an option, 1 is torch's and the reference's
     num_steps: int = 32
     delta: float = 0.001  # mean AND standard deviation of lambda, as the reference draws it
     diffusion: bool = True  # ours: false = one forward pass without noise, the control experiment
@@ -68,7 +69,7 @@ class Config:
         for name in ("dropout", "embedding_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
         require(self.embedding_dim % 2 == 0, "embedding_dim", self.embedding_dim, "even numbers (cosines and sines)")
-        for name in ("delta", "learning_rate", "decay"):
+        for name in ("embedding_std", "delta", "learning_rate", "decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         GaussianProcess(truncated_linear(self.num_steps))  # refuses a T after which no signal is left
 
@@ -89,7 +90,9 @@ class Network(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.config = config
-        self.items = nn.Embedding(num_items + 1, dim)  # N(0, 1); row 0 is an ordinary row, as in the reference
+        self.items = nn.Embedding(num_items + 1, dim)  # row 0 is an ordinary row, as in the reference
+        with torch.no_grad():
+            self.items.weight.mul_(config.embedding_std)
         self.norm_items = nn.LayerNorm(dim, eps=1e-12)
         self.embedding_dropout = Dropout(config.embedding_dropout)
         self.time = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))

@@ -19,15 +19,22 @@ SOURCE = "not in the paper"
 
 @dataclass(frozen=True)
 class Question:
-    """A statement that holds if AlignDiff is above every one of `rivals`; names that begin with "." are endings."""
+    """A statement that holds if `subject` is above every one of `rivals`.
+
+    A rival that begins with "." is an ending: every variant of that kind of every other model.
+    """
 
     id: str
     statement: str
     rivals: tuple[str, ...]
+    subject: str = CLAIMANT
 
 
 QUESTIONS = (
     Question("tuned", "AlignDiff is above every tuned baseline.", (".tuned",)),
+    Question(
+        "both-tuned", "Tuned as they are, AlignDiff is above every tuned baseline.", (".tuned",), f"{CLAIMANT}.tuned"
+    ),
     Question("floors", "AlignDiff is above every method without training of parameters.", DETERMINISTIC),
     Question("no-diffusion", "AlignDiff is above its own network without diffusion.", ("aligndiff.no_diffusion",)),
     Question("diffurec-no-diffusion", "AlignDiff is above DiffuRec without diffusion.", ("diffurec.no_diffusion",)),
@@ -59,7 +66,7 @@ def ask(samples: Samples) -> list[tuple[Claim, Verdict]]:
             kind="question",
             dataset="*",
             metric=", ".join(METRICS),
-            subject=CLAIMANT,
+            subject=question.subject,
             object=rivals,
             value="",
             tested_by="reproduction",
@@ -71,20 +78,22 @@ def ask(samples: Samples) -> list[tuple[Claim, Verdict]]:
 
 
 def contrasts_of(question: Question, samples: Samples) -> list[Contrast]:
-    """Return the comparisons of a question, on the datasets on which the plan has AlignDiff and the rival."""
-    plan = samples.plan
-    rivals = [
-        name
-        for name in plan.methods()
-        if any(name == rival or (rival.startswith(".") and name.endswith(rival)) for rival in question.rivals)
-    ]
+    """Return the comparisons of a question, on the datasets on which the plan has the subject and the rival."""
+    plan, subject = samples.plan, question.subject
+    rivals = [name for name in plan.methods() if any(_is_rival(name, rival) for rival in question.rivals)]
     return [
-        Contrast(dataset, metric, CLAIMANT, rival)
+        Contrast(dataset, metric, subject, rival)
         for dataset in plan.datasets
         for rival in rivals
-        if plan.seeds(dataset, CLAIMANT) and plan.seeds(dataset, rival)
+        if plan.seeds(dataset, subject) and plan.seeds(dataset, rival)
         for metric in METRICS
     ]
+
+
+def _is_rival(name: str, rival: str) -> bool:
+    if rival.startswith("."):
+        return name.endswith(rival) and not name.startswith(f"{CLAIMANT}.")
+    return name == rival
 
 
 def verdict(claim: str, judged: Judgement, size: int, samples: Samples) -> Verdict:

@@ -41,6 +41,12 @@ def test_schedule_values():
         assert PROCESS.alpha_bar_T[t] == pytest.approx(value, abs=1e-6), t
 
 
+def test_item_vectors_start_as_asked_and_the_rest_as_ever():
+    usual, small = make().module.state_dict(), make(embedding_std=0.02).module.state_dict()
+    for name, value in usual.items():
+        torch.testing.assert_close(small[name], value * (0.02 if name == "items.weight" else 1.0))
+
+
 def test_reverse_coefficients():
     posterior = PROCESS.posterior
     for t, (c1, c2) in {1: (0.718628, 0.281317), 15: (0.091188, 0.807441), 31: (0.0010459, 0.604151)}.items():
@@ -315,6 +321,7 @@ CHANGES = {
     "max_len": 5,
     "dropout": 0.5,
     "embedding_dropout": 0.5,
+    "embedding_std": 0.1,
     "num_steps": 4,
     "delta": 0.1,
     "diffusion": False,

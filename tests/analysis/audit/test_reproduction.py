@@ -196,6 +196,13 @@ def test_questions_the_paper_does_not_ask(judged):
     assert "question/sign" not in found
 
 
+def test_tuned_against_tuned_and_never_against_oneself(judged):
+    means = {"aligndiff.tuned": 11.0, "aligndiff": 10.0, "sasrec.tuned": 9.0}
+    found = judged(lambda d, m, metric: around(means[m], shift=len(m)), tuple(means))
+    assert found["question/both-tuned"].status == "holds"
+    assert found["question/tuned"].status == "holds"  # though its own tuned variant is above it
+
+
 def test_a_floor_that_draws_nothing_is_a_constant(audit, paper):
     cells = [PlannedCell("beauty", "aligndiff", seed, "A") for seed in (1, 2, 3)]
     plan = Plan("p", (*cells, PlannedCell("beauty", "floor.last", 1, "Last")), {"beauty": "Beauty"}, (5, 10))
