@@ -15,6 +15,7 @@ from analysis.table_specs import CLAIMANT
 
 METRICS = ("HR@10", "NDCG@10")
 SOURCE = "not in the paper"
+TUNED = f"{CLAIMANT}.tuned"
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,15 @@ class Question:
 
 QUESTIONS = (
     Question("tuned", "AlignDiff is above every tuned baseline.", (".tuned",)),
-    Question(
-        "both-tuned", "Tuned as they are, AlignDiff is above every tuned baseline.", (".tuned",), f"{CLAIMANT}.tuned"
-    ),
+    Question("both-tuned", "Tuned as they are, AlignDiff is above every tuned baseline.", (".tuned",), TUNED),
     Question("floors", "AlignDiff is above every method without training of parameters.", DETERMINISTIC),
     Question("no-diffusion", "AlignDiff is above its own network without diffusion.", ("aligndiff.no_diffusion",)),
+    Question(
+        "tuned-no-diffusion",
+        "Tuned, AlignDiff is above its own network without diffusion.",
+        ("aligndiff.tuned.no_diffusion",),
+        TUNED,
+    ),
     Question("diffurec-no-diffusion", "AlignDiff is above DiffuRec without diffusion.", ("diffurec.no_diffusion",)),
     Question("diffurec-keys", "AlignDiff is above DiffuRec with its padding masked.", ("diffurec.keys",)),
     Question("correction", "Ranked without the energy's correction, AlignDiff falls.", ("aligndiff.no_correction",)),
