@@ -47,6 +47,13 @@ def test_item_vectors_start_as_asked_and_the_rest_as_ever():
         torch.testing.assert_close(small[name], value * (0.02 if name == "items.weight" else 1.0))
 
 
+def test_with_small_item_vectors_the_first_loss_knows_nothing():
+    small, usual = make(embedding_std=0.02, padding_class=False), make(padding_class=False)
+    ignorant = math.log(SPLIT.num_items)
+    assert small.loss(first_batch(small))["loss"].item() == pytest.approx(ignorant, abs=0.02)
+    assert usual.loss(first_batch(usual))["loss"].item() > 2 * ignorant
+
+
 def test_reverse_coefficients():
     posterior = PROCESS.posterior
     for t, (c1, c2) in {1: (0.718628, 0.281317), 15: (0.091188, 0.807441), 31: (0.0010459, 0.604151)}.items():
