@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from harness.products import RoundedProducts, native_bf16
 from harness.settings import require
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -41,15 +42,21 @@ class Compute:
     """A device and the precision of its matrix products.
 
     bf16 runs matrix products under autocast; weights, optimiser, losses and the scores that are ranked stay fp32.
+    `emulated`: the processor has no bf16 products and they are made of fp32 ones, see `products`.
     """
 
     device: torch.device = torch.device("cpu")
     precision: Precision = "fp32"
+    emulated: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    def products(self) -> AbstractContextManager[Any]:
+        """Around all of a run, backward passes included: how products are made where the device lacks them."""
+        return RoundedProducts() if self.emulated else contextlib.nullcontext()
 
     @property
     def is_cuda(self) -> bool:
@@ -61,7 +68,8 @@ class Compute:
         Without processor model, thread count and versions: a run may be resumed on another machine.
         """
         switches = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
-        return [self.device.type, self.precision, *switches]
+        emulated = ["emulated"] if self.emulated else []
+        return [self.device.type, self.precision, *switches, *emulated]
 
     def peak_memory_bytes(self) -> int:
         """Most memory held so far: of the device on a GPU, of the process otherwise."""
@@ -84,7 +92,8 @@ def choose(settings: ComputeSettings) -> Compute:
     torch.set_float32_matmul_precision(_matmul_precision(settings, use_cuda=use_cuda))
     if not use_cuda:
         keep_freed_memory()
-    return Compute(torch.device("cuda" if use_cuda else "cpu"), settings.precision)
+    emulated = settings.precision == "bf16" and not use_cuda and not native_bf16()
+    return Compute(torch.device("cuda" if use_cuda else "cpu"), settings.precision, emulated)
 
 
 def _matmul_precision(settings: ComputeSettings, *, use_cuda: bool) -> str:
@@ -120,6 +129,7 @@ def describe(compute: Compute) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(compute.device) if compute.is_cuda else "cpu",
         "cuda": torch.version.cuda if compute.is_cuda else None,
         "precision": compute.precision,
+        "emulated_products": compute.emulated,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         **packages,

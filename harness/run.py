@@ -94,9 +94,10 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
     plan = FitPlan(**job.settings["training"])
     streams, history = Streams(job.seed), []
     try:
-        learner = build_learner(job.settings, split.training_view(), streams, compute)
-        result = fit(learner, split, plan, streams, checkpoints=folder, history=history)
-        record = run.completed(learner, result)
+        with compute.products():
+            learner = build_learner(job.settings, split.training_view(), streams, compute)
+            result = fit(learner, split, plan, streams, checkpoints=folder, history=history)
+            record = run.completed(learner, result)
     except DivergedError as error:
         record = run.failed("diverged", str(error), history)
     except torch.cuda.OutOfMemoryError:
@@ -119,7 +120,8 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
     try:
         learner = build_learner(job.settings, split.training_view(), Streams(job.seed), compute)
         _load_weights(learner, weights, method=job.method, device=compute.device)
-        return run.completed(learner, FitResult(None, 0, None, 0.0, []))
+        with compute.products():
+            return run.completed(learner, FitResult(None, 0, None, 0.0, []))
     except DivergedError as error:
         return run.failed("diverged", str(error))
     except torch.cuda.OutOfMemoryError:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.compute import Compute, describe
+from harness.products import native_bf16
 from harness.record import write_text_atomically
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -109,14 +110,8 @@ def arguments(description: str, name: str, *, rounds: int) -> argparse.ArgumentP
     return parser
 
 
-def native_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself; where it is emulated, a time says nothing about the method."""
-    path = Path("/proc/cpuinfo")
-    return path.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(path.read_text().split()))
-
-
 def precisions() -> tuple[str, ...]:
-    """The precisions of fast paths that can be timed on this machine."""
+    """The precisions of fast paths that can be timed here: emulated, a time would say nothing about the method."""
     return ("fp32", "bf16") if native_bf16() else ("fp32",)
 
 

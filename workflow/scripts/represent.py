@@ -80,7 +80,7 @@ def export(
         batch_size=record.settings["training"]["eval_batch_size"],
         device=device.device,
     )
-    with evaluation_mode(learner.module):
+    with device.products(), evaluation_mode(learner.module):
         generated_UD, target_U = evaluator.representations(learner.represent)
         table_ID = learner.item_table().detach().float().cpu().numpy()
     return generated_UD, table_ID[target_U]
