@@ -42,6 +42,12 @@ QUESTIONS = (
         ("aligndiff.tuned.no_diffusion",),
         TUNED,
     ),
+    Question(
+        "diffusion-itself",
+        "Tuned, DiffuRec is above its own network without diffusion.",
+        ("diffurec.tuned.no_diffusion",),
+        "diffurec.tuned",
+    ),
     Question("diffurec-no-diffusion", "AlignDiff is above DiffuRec without diffusion.", ("diffurec.no_diffusion",)),
     Question("diffurec-keys", "AlignDiff is above DiffuRec with its padding masked.", ("diffurec.keys",)),
     Question("correction", "Ranked without the energy's correction, AlignDiff falls.", ("aligndiff.no_correction",)),
