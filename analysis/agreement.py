@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +146,13 @@ def _over_seeds(dataset: str, method: str, first: Floats, second: Floats, metric
     )
 
 
+def machines(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Every kind of machine and precision that the runs of one side come from, each once."""
+    named = ("precision", "emulated_products", *MACHINE)
+    found = [{key: run.record.environment.get(key) for key in named} for run in runs]
+    return [place for row, place in enumerate(found) if place not in found[:row]]
+
+
 def as_markdown(cells: Sequence[CellAgreement], methods: Sequence[MethodAgreement], metric: str) -> str:
     """Both comparisons as pipe tables; the second is left out where no method has enough seeds."""
     sides, interval = (f"{metric}, first", "second"), f"difference [{LEVEL:.0%} interval]"
@@ -183,7 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(as_markdown(cells, methods, options.metric))
     if options.out:
         found = {
+            "command": f"python -m analysis.agreement {shlex.join(map(str, (options.first, options.second)))}",
             "metric": options.metric,
+            "sides": [machines(runs) for runs in (first, second)],
             "cells": [asdict(cell) for cell in cells],
             "methods": [asdict(each) for each in methods],
         }

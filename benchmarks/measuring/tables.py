@@ -32,8 +32,25 @@ def between(values: dict[str, float], digits: int = 1) -> str:
     return f"{values['median']:.{digits}f} [{values['least']:.{digits}f}..{values['most']:.{digits}f}]"
 
 
+def precision(record: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{found['method']}, {found['dataset']}",
+            " and ".join(map(str, found["seeds"])),
+            *(f"{found[side]:.2f} ± {found[f'{side}_std']:.2f}" for side in ("first", "second")),
+            f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]",
+        ]
+        for found in record["methods"]
+    ]
+    head = [f"{record['metric']}, percent, over seeds", "seeds", "fp32", "bf16", "difference [95 % interval]"]
+    return table(head, rows)
+
+
 def source(record: dict[str, Any]) -> str:
     """The lines under a table: command, machine, how busy it was."""
+    if "sides" in record:
+        places = [place for side in record["sides"] for place in side]
+        return f"`{record['command']}`; {'; '.join(map(_place, places))}."
     measured = record.get("methods") or record.get("ways") or {}
     origins = {name: found["origin"] for name, found in measured.items() if "origin" in found}
     return "\n".join(dict.fromkeys(_source(found) for found in origins.values() or [record]))
@@ -47,6 +64,11 @@ def _source(found: dict[str, Any]) -> str:
         f"`{found['command']}`, {found['finished'][:10]}, {place['cpu']}{bf16}, {threads} of {place['cores']} cores, "
         f"torch {place['torch']}, load average {place['load_average'][0]}."
     )
+
+
+def _place(place: dict[str, Any]) -> str:
+    emulated = " by rounding to it" if place.get("emulated_products") else ""
+    return f"{place['precision']}{emulated} on {place['cpu']}, threads: {place['threads']}, torch {place['torch']}"
 
 
 def training(record: dict[str, Any]) -> str:
@@ -132,7 +154,9 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "ranking": ("Ranking", ranking),
     "scale": ("Scale", scale),
     "profiles": ("Where a training step spends its time", profiles),
+    "precision": ("bf16 and another seed", precision),
 }
+ELSEWHERE = {"precision": "the commands in `config/precision.yaml` write"}
 
 
 def markdown(folder: Path = RECORDS) -> str:
@@ -141,7 +165,8 @@ def markdown(folder: Path = RECORDS) -> str:
     records = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
     parts = ["### Targets", table(["what", "asked", "measured", "verdict"], targets.rows(records))]
     for name, (title, build) in SECTIONS.items():
-        missing = f"**Not measured yet**: `python -m benchmarks.{name}` writes the record."
+        writer = ELSEWHERE.get(name, f"`python -m benchmarks.{name}` writes")
+        missing = f"**Not measured yet**: {writer} the record."
         shown = f"{build(records[name])}\n\n{source(records[name])}" if name in records else missing
         parts += [f"### {title}", shown]
     return "\n\n".join(parts)

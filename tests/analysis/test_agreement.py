@@ -31,7 +31,9 @@ def test_a_difference_has_its_size_its_error_and_what_may_be_the_reason(two, cap
     two[1].write("sasrec", ranks=OTHER, code_digest="e" * 64, environment={"device": "cpu", "torch": "2.14"})
     assert run(*two) == 0 and run(*two, "--same", "--out", str(tmp_path / "out.json")) == 1
     assert "| other ranks | 1 of 4 | 45.83 | 37.50 | -8.33 (8.33) | code, torch |" in capsys.readouterr().out
-    (cell,) = json.loads((tmp_path / "out.json").read_text())["cells"]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [[place["torch"] for place in side] for side in written["sides"]] == [["2.13"], ["2.14"]]
+    (cell,) = written["cells"]
     assert cell["users_differing"] == 1 and cell["difference"] == pytest.approx(-100 / 12)
     assert cell["standard_error"] == pytest.approx(100 / 12), "one user of four lost 1/3: sd 1/6, over sqrt(4)"
 

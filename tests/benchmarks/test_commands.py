@@ -84,6 +84,18 @@ def test_generated_data_has_the_shape_asked_for():
     assert sequences.lengths.min() >= 5 and sequences.lengths.mean() == pytest.approx(10, rel=0.05)
 
 
+def test_precisions_are_shown_over_seeds_with_where_each_came_from():
+    place = {"precision": "fp32", "cpu": "A CPU", "threads": 1, "torch": "2.13"}
+    method = {"dataset": "d", "method": "m", "seeds": [5, 4], "difference": 0.5, "low": -1, "high": 2}
+    method |= {"first": 5, "first_std": 0.5, "second": 5.5, "second_std": 1}
+    sides = [[place], [place | {"precision": "bf16", "emulated_products": True}]]
+    record = {"command": "python -m x", "metric": "NDCG@10", "sides": sides, "methods": [method]}
+    assert "| m, d | 5 and 4 | 5.00 ± 0.50 | 5.50 ± 1.00 | +0.50 [-1.00, +2.00] |" in tables.precision(record)
+    assert tables.source(record) == (
+        "`python -m x`; fp32 on A CPU, threads: 1, torch 2.13; bf16 by rounding to it on A CPU, threads: 1, torch 2.13."
+    )
+
+
 def test_the_readme_shows_the_records():
     """After a new record: python -m benchmarks.measuring.tables"""
     assert tables.markdown() in tables.README.read_text(encoding="utf-8")
