@@ -57,7 +57,7 @@ def test_profiles(run):
 
 
 def test_ranking(run, monkeypatch):
-    monkeypatch.setattr(ranking, "memory_of", lambda way, options: 0)
+    monkeypatch.setattr(ranking, "memory_of", lambda way, options: [0])
     assert "count" in run(ranking)["ways"]
 
 
