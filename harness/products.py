@@ -53,7 +53,11 @@ class RoundedProducts(TorchDispatchMode):
         if not (attention or func in PRODUCTS) or not _is_half(args[0]):
             return func(*args, **kwargs)
         found = func(*tree_map_only(torch.Tensor, _widened, args), **tree_map_only(torch.Tensor, _widened, kwargs))
-        return (found[0].bfloat16(), *found[1:]) if attention else tree_map_only(torch.Tensor, _rounded, found)
+        return (
+            (found[0].bfloat16(), *found[1:])
+            if attention
+            else tree_map_only(torch.Tensor, torch.Tensor.bfloat16, found)
+        )
 
 
 def _is_half(value: Any) -> bool:
@@ -62,7 +66,3 @@ def _is_half(value: Any) -> bool:
 
 def _widened(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.dtype == torch.bfloat16 else value
-
-
-def _rounded(value: torch.Tensor) -> torch.Tensor:
-    return value.bfloat16()

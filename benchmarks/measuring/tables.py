@@ -42,7 +42,8 @@ def precision(record: dict[str, Any]) -> str:
         ]
         for found in record["methods"]
     ]
-    head = [f"{record['metric']}, percent, over seeds", "seeds", "fp32", "bf16", "difference [95 % interval]"]
+    sides = [" and ".join(dict.fromkeys(place["precision"] for place in side)) for side in record["sides"]]
+    head = [f"{record['metric']}, percent, over seeds", "seeds", *sides, "difference [95 % interval]"]
     return table(head, rows)
 
 

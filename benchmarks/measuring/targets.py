@@ -8,7 +8,7 @@ Records = dict[str, dict[str, Any]]
 SHIPPED = "reference_way_default_allocator"
 PREFIXES_SHIPPED = "prefixes_fp32_default_allocator"
 NO_BF16 = "not measured: processor without bf16 products"
-SEVERAL_CORES = "one core here; two were never free"
+SEVERAL_CORES = "measured on one core only"
 
 
 def rows(records: Records) -> list[list[str]]:
@@ -103,10 +103,17 @@ def _ranking(records: Records) -> list[list[str]]:
         found = records["ranking"]["ways"][way]
         memory = found["extra_memory_bytes"] / 2**30
         rows += [
-            _seconds(name, found["processor_seconds"]["median"], 2),
+            _ranking_seconds(name, found),
             [f"{name}, extra memory", "0.1 GiB", f"{memory:.3f} GiB", verdict(memory, 0.1, most=True)],
         ]
     return rows
+
+
+def _ranking_seconds(name: str, found: dict[str, Any]) -> list[str]:
+    if found["origin"]["environment"]["threads"] != 2:
+        return _seconds(name, found["processor_seconds"]["median"], 2)
+    wall = found["wall_seconds"]["median"]
+    return [name, "2 s on two cores", f"{wall:.1f} s of two cores", verdict(wall, 2, most=True)]
 
 
 def _scale(records: Records) -> list[list[str]]:

@@ -90,6 +90,7 @@ def test_precisions_are_shown_over_seeds_with_where_each_came_from():
     method |= {"first": 5, "first_std": 0.5, "second": 5.5, "second_std": 1}
     sides = [[place], [place | {"precision": "bf16", "emulated_products": True}]]
     record = {"command": "python -m x", "metric": "NDCG@10", "sides": sides, "methods": [method]}
+    assert "| seeds | fp32 | bf16 |" in tables.precision(record)
     assert "| m, d | 5 and 4 | 5.00 ± 0.50 | 5.50 ± 1.00 | +0.50 [-1.00, +2.00] |" in tables.precision(record)
     assert tables.source(record) == (
         "`python -m x`; fp32 on A CPU, threads: 1, torch 2.13; bf16 by rounding to it on A CPU, threads: 1, torch 2.13."
