@@ -37,8 +37,9 @@ class Dropout(nn.Module):
             return F.dropout(x, self.p)
         keep = min(max(round((1.0 - self.p) * 65536), 1), 65535)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        mask = words.view(torch.int16)[: x.numel()].view(x.shape) < keep - 32768
-        return x * mask.to(x.dtype).mul_(65536 / keep)
+        mask = torch.empty(x.shape, dtype=x.dtype)  # compared into: several times faster than to bool and a cast
+        torch.lt(words.view(torch.int16)[: x.numel()].view(x.shape), keep - 32768, out=mask)
+        return x * mask.mul_(65536 / keep)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
