@@ -142,10 +142,13 @@ def measure(view: TrainingView, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def speedup(targets: list[int], costs: list[Cost], others: list[int], slow: list[Cost]) -> dict[str, float]:
-    """Ratio of targets per processor second, round by round."""
-    rounds = zip(targets, costs, others, slow, strict=True)
-    return timing.spread([(n / cost.processor) / (m / other.processor) for n, cost, m, other in rounds], 2)
+def speedup(targets: list[int], costs: list[Cost], others: list[int], slow: list[Cost]) -> dict[str, Any]:
+    """Ratio of targets per second, round by round."""
+    rounds = list(zip(targets, costs, others, slow, strict=True))
+    return {
+        key: timing.spread([(n / getattr(cost, key)) / (m / getattr(other, key)) for n, cost, m, other in rounds], 2)
+        for key in ("processor", "wall")
+    }
 
 
 def worker_arguments(options: argparse.Namespace) -> list[str]:

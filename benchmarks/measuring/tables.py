@@ -13,12 +13,13 @@ from typing import Any
 
 import harness.cli
 from benchmarks.measuring import targets
-from benchmarks.measuring.timing import RECORDS
+from benchmarks.measuring.timing import RECORDS, clock
 from harness.record import write_text_atomically
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- records begin -->", "<!-- records end -->"
 NAMES = {"diffurec": "DiffuRec `released`", "diffurec.keys": "DiffuRec `keys`", "aligndiff": "AlignDiff `paper`"}
+NAMES["sasrec.tuned"] = "SASRec, softmax over all items"
 PREFIXES_SHIPPED = "prefixes_fp32_default_allocator"
 SHIPPED, TUNED = "reference_way_default_allocator", "reference_way"
 
@@ -75,11 +76,12 @@ def _place(place: dict[str, Any]) -> str:
 def training(record: dict[str, Any]) -> str:
     rows = []
     for method, found in record["methods"].items():
+        by = clock(found["origin"]["environment"])
         for path, cost in found["step"].items():
-            over = [found["speedup"].get(f"{path} over {slow}", {}).get("processor") for slow in (SHIPPED, TUNED)]
-            row = [f"{NAMES[method]}, {path.replace('_', ' ')}", between(cost["processor_seconds"], 2)]
+            over = [found["speedup"].get(f"{path} over {slow}", {}).get(by) for slow in (SHIPPED, TUNED)]
+            row = [f"{NAMES[method]}, {path.replace('_', ' ')}", between(cost[f"{by}_seconds"], 2)]
             row += [f"{cost['page_faults']:,}", *(between(ratio) if ratio else "" for ratio in over)]
-            rows.append([*row, f"{found['epoch']['extrapolated'][path]['processor_seconds']:.0f} s"])
+            rows.append([*row, f"{found['epoch']['extrapolated'][path][f'{by}_seconds']:.0f} s"])
     head = ["training step, batch 512", "seconds", "page faults", "over reference's way as it ships"]
     return table([*head, "over the same with our allocator", "epoch"], rows)
 
@@ -87,10 +89,11 @@ def training(record: dict[str, Any]) -> str:
 def evaluation(record: dict[str, Any]) -> str:
     rows = []
     for method, found in record["methods"].items():
+        by = clock(found["origin"]["environment"])
         for path, seconds in found["all_users"]["extrapolated"].items():
-            over = [found["speedup"].get(f"{path} over {slow}", {}).get("processor") for slow in (SHIPPED, TUNED)]
+            over = [found["speedup"].get(f"{path} over {slow}", {}).get(by) for slow in (SHIPPED, TUNED)]
             chains = f"{found['call'][path]['chains']:.0f}"
-            row = [f"{NAMES[method]}, {path.replace('_', ' ')}", chains, f"{seconds['processor_seconds']:.0f} s"]
+            row = [f"{NAMES[method]}, {path.replace('_', ' ')}", chains, f"{seconds[f'{by}_seconds']:.0f} s"]
             rows.append(row + [between(ratio) if ratio else "" for ratio in over])
         if "fast_bf16" not in found["call"]:
             rows.append([f"{NAMES[method]}, fast bf16", "", targets.NO_BF16, "", ""])
@@ -100,15 +103,30 @@ def evaluation(record: dict[str, Any]) -> str:
 
 def sasrec(record: dict[str, Any]) -> str:
     rows = []
+    by = clock(record["environment"])
     for path, found in record["paths"].items():
-        over = [record["speedup"].get(f"{path} over {slow}") for slow in (PREFIXES_SHIPPED, "prefixes_fp32")]
-        row = [path.replace("_", " "), between(found["targets_per_processor_second"], 0)]
+        over = [
+            record["speedup"].get(f"{path} over {slow}", {}).get(by) for slow in (PREFIXES_SHIPPED, "prefixes_fp32")
+        ]
+        row = [path.replace("_", " "), between(found[f"targets_per_{by}_second"], 0)]
         row += [between(ratio) if ratio else "" for ratio in over]
-        rows.append([*row, f"{found['epoch_processor_seconds']:.1f} s"])
+        rows.append([*row, f"{found[f'epoch_{by}_seconds']:.1f} s"])
     if "sequences_bf16" not in record["paths"]:
         rows.append(["sequences bf16", targets.NO_BF16, "", "", ""])
     head = ["SASRec, softmax over all items", "targets per second", "over prefixes, default allocator", "over prefixes"]
     return table([*head, "epoch"], rows)
+
+
+def whole(record: dict[str, Any]) -> str:
+    rows = [
+        [f"{NAMES[method]}, {found['precision']}", *(_wall(found.get(part)) for part in ("epoch", "evaluation"))]
+        for method, found in record["methods"].items()
+    ]
+    return table(["by the wall", "an epoch, s", "evaluation of all users, s"], rows)
+
+
+def _wall(cost: dict[str, Any] | None) -> str:
+    return between(cost["wall_seconds"]) if cost else ""
 
 
 def ranking(record: dict[str, Any]) -> str:
@@ -152,6 +170,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "training": ("Training steps on Beauty", training),
     "evaluation": ("Evaluation on Beauty", evaluation),
     "sasrec": ("SASRec", sasrec),
+    "whole": ("Whole epochs and evaluations on Beauty", whole),
     "ranking": ("Ranking", ranking),
     "scale": ("Scale", scale),
     "profiles": ("Where a training step spends its time", profiles),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.measuring.timing import clock
+
 Records = dict[str, dict[str, Any]]
 SHIPPED = "reference_way_default_allocator"
 PREFIXES_SHIPPED = "prefixes_fp32_default_allocator"
@@ -16,10 +18,15 @@ def rows(records: Records) -> list[list[str]]:
     found = [
         *_training(records, "diffurec", {"fp32": 3.5, "bf16": 5.0}),
         *_training(records, "diffurec.keys", {"bf16": 16.0}, seconds=60),
+        *_whole(records, "diffurec.keys", "epoch", 60),
         *_training(records, "aligndiff", {"bf16": 16.0}, seconds=60),
+        *_whole(records, "aligndiff", "epoch", 60),
         *_evaluation(records, "diffurec.keys"),
+        *_whole(records, "diffurec.keys", "evaluation", 60),
         *_evaluation(records, "aligndiff"),
+        *_whole(records, "aligndiff", "evaluation", 60),
         *_sasrec(records),
+        *_whole(records, "sasrec.tuned", "epoch", 10),
         *_ranking(records),
         *_scale(records),
     ]
@@ -34,14 +41,20 @@ def _method(records: Records, record: str, method: str) -> dict[str, Any] | None
     return records.get(record, {}).get("methods", {}).get(method)
 
 
-def _speedup(what: str, times: dict[str, Any], needed: float) -> list[str]:
-    value = times["processor"]
+def _speedup(what: str, value: dict[str, float], needed: float) -> list[str]:
     measured = f"x {value['median']:.1f} [{value['least']:.1f}..{value['most']:.1f}]"
     return [what, f"x {needed:g}", measured, verdict(value["median"], needed)]
 
 
-def _seconds(what: str, seconds: float, needed: float) -> list[str]:
+def _seconds(what: str, seconds: float, needed: float, threads: int) -> list[str]:
     """One core's seconds decide if they are few enough; two cores take at least half as long."""
+    if threads == 2:
+        return [
+            what,
+            f"{needed:g} s on two cores",
+            f"{seconds:.1f} s of two cores",
+            verdict(seconds, needed, most=True),
+        ]
     sure = seconds <= needed or seconds / 2 > needed
     said = verdict(seconds, needed, most=True) if sure else f"open: {SEVERAL_CORES}"
     return [what, f"{needed:g} s on two cores", f"{seconds:.0f} s of one core", said]
@@ -55,13 +68,15 @@ def _training(records: Records, method: str, needed: dict[str, float], seconds: 
     what, found = f"training step, {method}", _method(records, "training", method)
     if found is None:
         return _missing(what)
+    place = found["origin"]["environment"]
     lines = [
-        _speedup(f"{what}, {precision}", found["speedup"][f"fast_{precision} over {SHIPPED}"], least)
+        _speedup(f"{what}, {precision}", found["speedup"][f"fast_{precision} over {SHIPPED}"][clock(place)], least)
         for precision, least in needed.items()
     ]
     if seconds:
-        epoch = found["epoch"]["extrapolated"]["fast_bf16"]["processor_seconds"]
-        lines.append(_seconds(f"epoch of {found['epoch']['samples']:,} samples, {method}, bf16", epoch, seconds))
+        name = f"epoch of {found['epoch']['samples']:,} samples, {method}, bf16"
+        epoch = found["epoch"]["extrapolated"]["fast_bf16"][f"{clock(place)}_seconds"]
+        lines.append(_seconds(name, epoch, seconds, place["threads"]))
     return lines
 
 
@@ -73,24 +88,39 @@ def _evaluation(records: Records, method: str) -> list[list[str]]:
     count, seconds = found["all_users"]["users"], found["all_users"]["extrapolated"]
     precision = "bf16" if "fast_bf16" in seconds else "fp32"
     path = f"fast_{precision}"
+    place = found["origin"]["environment"]
+    taken = seconds[path][f"{clock(place)}_seconds"]
     rows = [
-        _speedup(f"{what}, {precision}", found["speedup"][f"{path} over {SHIPPED}"], 20),
-        _seconds(f"the same, {count:,} users, extrapolated", seconds[path]["processor_seconds"], 60),
+        _speedup(f"{what}, {precision}", found["speedup"][f"{path} over {SHIPPED}"][clock(place)], 20),
+        _seconds(f"the same, {count:,} users, extrapolated", taken, 60, place["threads"]),
     ]
     return rows if precision == "bf16" else [*rows, [f"{what}, bf16", "x 20 and 60 s", NO_BF16, "open"]]
+
+
+def _whole(records: Records, method: str, part: str, needed: float) -> list[list[str]]:
+    """Seconds of a whole epoch or evaluation by the wall, where a record has them."""
+    found = _method(records, "whole", method)
+    if found is None:
+        return []
+    name, threads = f"the same, measured whole, {found['precision']}", found["origin"]["environment"]["threads"]
+    return [_seconds(name, found[part]["wall_seconds"]["median"], needed, threads)]
 
 
 def _sasrec(records: Records) -> list[list[str]]:
     what, found = "SASRec: targets per second against prefix samples", records.get("sasrec")
     if found is None:
         return _missing(what)
+    place = found["environment"]
     speedups = {
-        fast: found["speedup"][f"{fast} over {PREFIXES_SHIPPED}"] for fast in found["paths"] if "sequences" in fast
+        fast: found["speedup"][f"{fast} over {PREFIXES_SHIPPED}"][clock(place)]
+        for fast in found["paths"]
+        if "sequences" in fast
     }
     best = max(speedups, key=lambda fast: speedups[fast]["median"])
+    epoch = found["paths"][best][f"epoch_{clock(place)}_seconds"]
     return [
-        _speedup(f"{what}, {best.removeprefix('sequences_')}", {"processor": speedups[best]}, 10),
-        _seconds("the same, an epoch", found["paths"][best]["epoch_processor_seconds"], 10),
+        _speedup(f"{what}, {best.removeprefix('sequences_')}", speedups[best], 10),
+        _seconds("the same, an epoch", epoch, 10, place["threads"]),
     ]
 
 
@@ -110,10 +140,8 @@ def _ranking(records: Records) -> list[list[str]]:
 
 
 def _ranking_seconds(name: str, found: dict[str, Any]) -> list[str]:
-    if found["origin"]["environment"]["threads"] != 2:
-        return _seconds(name, found["processor_seconds"]["median"], 2)
-    wall = found["wall_seconds"]["median"]
-    return [name, "2 s on two cores", f"{wall:.1f} s of two cores", verdict(wall, 2, most=True)]
+    place = found["origin"]["environment"]
+    return _seconds(name, found[f"{clock(place)}_seconds"]["median"], 2, place["threads"])
 
 
 def _scale(records: Records) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """Times that mean something on a machine shared with others: paths take turns, and processor time counts.
 
-Wall time grows with whatever else runs; the processor seconds of one thread and ratios within one round do not.
+Wall time grows with whatever else runs; the processor seconds of one thread and ratios within one round do not. Several
+threads are timed by the wall, on cores that nothing else uses.
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ def spread(values: Sequence[float] | np.ndarray, digits: int = 4) -> dict[str, f
         "least": round(float(np.min(values)), digits),
         "most": round(float(np.max(values)), digits),
     }
+
+
+def clock(environment: Mapping[str, Any]) -> str:
+    """Which seconds of a record count: of one thread the processor's, of several, which may wait, those of the wall."""
+    return "wall" if environment["threads"] > 1 else "processor"
 
 
 def summary(costs: Sequence[Cost]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import evaluation, profiles, ranking, sasrec, scale, training
-from benchmarks.measuring import data, tables
-from benchmarks.measuring.timing import Cost, extra_memory, precisions, ratio, spread
+from benchmarks import evaluation, profiles, ranking, sasrec, scale, training, whole
+from benchmarks.measuring import data, tables, targets
+from benchmarks.measuring.timing import RECORDS, Cost, clock, extra_memory, precisions, ratio, spread
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,12 @@ def test_sasrec(run):
     assert set(run(sasrec)["paths"]) == paths | {f"sequences_{precision}" for precision in precisions()}
 
 
+def test_whole(run):
+    found = run(whole, "--threads", "1", "--methods", "diffurec.keys")["methods"]["diffurec.keys"]
+    assert found["precision"] == precisions()[-1]
+    assert found["epoch"]["wall_seconds"]["median"] > 0 and found["evaluation"]["rounds"] == 1
+
+
 def test_profiles(run):
     for path in run(profiles)["paths"].values():
         assert sum(path["percent_by_kind"].values()) == pytest.approx(100, abs=1)
@@ -72,6 +78,20 @@ def test_ratios_are_taken_round_by_round():
     assert ratio(slow, fast)["processor"] == {"median": 6.5, "least": 4.0, "most": 9.0}
     assert ratio(slow, fast, per_slow=2)["wall"] == {"median": 1.25, "least": 1.0, "most": 1.5}
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
+def test_a_turn_of_several_steps_is_their_average():
+    steps = iter([Cost(1, 4, 3), Cost(3, 2, 4)])
+    assert training.averaged(lambda: next(steps), 2)() == Cost(2, 3, 3)
+
+
+def test_two_threads_are_judged_by_the_wall():
+    assert clock({"threads": 1}) == "processor" and clock({"threads": 2}) == "wall"
+    record = json.loads((RECORDS / "ranking.json").read_text())
+    found = record["ways"]["count"]
+    assert found["origin"]["environment"]["threads"] == 2
+    (row,) = [row for row in targets.rows({"ranking": record}) if row[0] == "ranking of all users"]
+    assert row[2] == f"{found['wall_seconds']['median']:.1f} s of two cores"
 
 
 def test_extra_memory_is_what_a_call_takes():
