@@ -112,7 +112,7 @@ class Config:
     history_order: Literal["kept", "shuffled"] = "kept"  # shuffled: items of the history in random order (control)
 
     # Speed; on a CPU other groups mean other dropout draws.
-    slices: int | None = None  # groups of similar length per training batch; None: 16 on a CPU, 1 on a GPU
+    slices: int | None = None  # groups of similar length per training batch; None: tiles on a CPU, 1 on a GPU
 
     def __post_init__(self) -> None:
         for name in POSITIVE:

@@ -23,8 +23,6 @@ from harness.split import TrainingView
 from harness.streams import Streams, UserNoise, derive_seed
 from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences, pad_left
 
-CPU_SLICES = 16  # groups of similar length that a training batch is packed in
-
 
 @dataclass(frozen=True)
 class TrainingNoise:
@@ -57,7 +55,7 @@ class AlignDiffLearner(SingleLossLearner):
         self.sampler = PrefixSampler(
             self.data, max_len=config.max_len, batch_size=config.batch_size, trim=not config.reads_padding
         )
-        self.num_slices = config.slices or (1 if compute.is_cuda else CPU_SLICES)
+        self.num_slices = config.slices or (1 if compute.is_cuda else None)  # None: tiles
         if config.reads_padding:
             self.num_slices = 1  # all windows are max_len wide: nothing to trim
         self.eta, self.epoch, self.best = config.eta, 0, {}

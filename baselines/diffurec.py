@@ -59,12 +59,16 @@ class Config:
     learning_rate: float = 1e-3
     decay_every: int = 100  # epochs between multiplications of the learning rate by decay
     decay: float = 0.1
-    length_slices: int = 16  # ours: groups of like length that a batch is encoded in, on a CPU; dropout draws differ
+    # Ours: groups of like length that a batch is encoded in where padding is hidden; null: tiles on a CPU, one group
+    # on a GPU. Dropout draws differ.
+    length_slices: int | None = None
 
     def __post_init__(self) -> None:
         positive = ("embedding_dim", "num_blocks", "num_heads", "max_len", "num_steps", "batch_size", "decay_every")
-        for name in (*positive, "length_slices"):
+        for name in positive:
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        slices = self.length_slices
+        require(slices is None or slices >= 1, "length_slices", slices, "null or 1 or more")
         require(self.embedding_dim % self.num_heads == 0, "num_heads", self.num_heads, "divisors of embedding_dim")
         for name in ("dropout", "embedding_dropout"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 up to but not including 1")
@@ -131,7 +135,7 @@ class DiffuRec(SingleLossLearner):
         self.process = GaussianProcess(truncated_linear(config.num_steps)).to(compute.device)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, config.decay_every, config.decay)
         trim = config.mask == "keys"  # released: padding is part of the computation
-        self.slices = config.length_slices if trim and not compute.is_cuda else 1
+        self.slices = (config.length_slices or (1 if compute.is_cuda else None)) if trim else 1
         self.sampler = PrefixSampler(
             ResidentSequences.of(view.train, compute.device),
             max_len=config.max_len,

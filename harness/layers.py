@@ -114,8 +114,8 @@ class MultiHeadAttention(nn.Module):
         read = []
         for *parts, mask in zip(queries, packing.blocks(k), packing.blocks(v), masks, strict=True):
             heads = (split_heads(part, self.num_heads) for part in parts)
-            read.append(merge_heads(attend(*heads, mask, self.dropout)).flatten(0, 1))
-        return self.output(torch.cat(read))
+            read.append(merge_heads(attend(*heads, mask, self.dropout)))
+        return self.output(packing.answers(read) if last_only else torch.cat([part.flatten(0, 1) for part in read]))
 
 
 def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -23,13 +22,22 @@ class Packing:
     on the flat tensor; only attention looks at one group after the other. One group with the whole batch is the usual
     padded tensor: the plain path.
 
-    histories: item ids of each group, [R, W], left-padded with 0
+    A group may also be made of tiles, W tokens wide and filled by several rows each (see `harness.tiles`). Rows then
+    read their own tokens of the tile only.
+
+    histories: item ids of each group, [R, W], 0 where there is none; of groups of rows left-padded
+    places:    of tiles: row and age of each token (see `row_N`, `age_N`); of padding any, as nobody reads it
     """
 
-    def __init__(self, histories: Sequence[Tensor]) -> None:
+    def __init__(self, histories: Sequence[Tensor], places: tuple[Tensor, Tensor] | None = None) -> None:
         self.histories = tuple(histories)
         self._rows = [len(history_RW) for history_RW in self.histories]
         self._sizes = [history_RW.numel() for history_RW in self.histories]
+        self._places = places
+
+    @property
+    def tiled(self) -> bool:
+        return self._places is not None
 
     @cached_property
     def item_N(self) -> Tensor:
@@ -42,31 +50,53 @@ class Packing:
 
     @cached_property
     def first_B(self) -> Tensor:
-        """Token at the left end of each row, padding or not."""
+        """Token at the left end of each row, padding or not. Not for tiles, whose rows own no padding."""
+        assert not self.tiled
         return self._width_B.cumsum(0) - self._width_B
 
     @cached_property
     def last_B(self) -> Tensor:
         """Token of each row's newest item."""
-        return self._width_B.cumsum(0) - 1
+        if self._places is None:
+            return self._width_B.cumsum(0) - 1
+        row_N, age_N = self._places
+        newest_B = ((age_N == 0) & (self.item_N > 0)).nonzero()[:, 0]
+        return torch.empty_like(newest_B).scatter_(0, row_N[newest_B], newest_B)
 
     @cached_property
     def row_N(self) -> Tensor:
         """Row of the batch that each token belongs to."""
+        if self._places is not None:
+            return self._places[0]
         row_B = torch.arange(sum(self._rows), device=self._width_B.device)
         return torch.repeat_interleave(row_B, self._width_B, output_size=sum(self._sizes))
 
     @cached_property
     def age_N(self) -> Tensor:
         """Place of each token in its row counted from the newest item, which has 0."""
+        if self._places is not None:
+            return self._places[1]
         return self.last_B[self.row_N] - torch.arange(len(self.row_N), device=self.row_N.device)
 
     @cached_property
     def key_masks(self) -> list[Tensor | None]:
-        """Which keys each group may read: real items.  [R, 1, 1, W], or None where nothing is padding."""
+        """Which keys each group may read: real items of the same row.
+
+        [R, 1, 1, W], or None where nothing is padding; of tiles [R, 1, W, W].
+        """
         masks = [key_mask(history_RW) for history_RW in self.histories]
+        if self.tiled:
+            return [self._in_tiles(*pair) for pair in zip(self.row_N.split(self._sizes), masks, strict=True)]
         # A look at the values would make a GPU wait.
         return [None if mask.is_cpu and bool(mask.all()) else mask for mask in masks]
+
+    @staticmethod
+    def _in_tiles(row_N: Tensor, real_R11W: Tensor) -> Tensor:
+        """Real items of the own row; and oneself, so that padding reads something.  [R, 1, W, W]"""
+        width = real_R11W.shape[-1]
+        row_RW = row_N.view(-1, width)
+        own = (row_RW[:, None, :, None] == row_RW[:, None, None, :]) & real_R11W
+        return own | torch.eye(width, dtype=torch.bool, device=row_N.device)
 
     def spread(self, x_BD: Tensor) -> Tensor:
         """Each row's vector at every token of that row.  [B, D] -> [N, D]"""
@@ -78,16 +108,27 @@ class Packing:
         return [part.unflatten(0, history_RW.shape) for part, history_RW in parts]
 
     def rows(self, x_BD: Tensor) -> list[Tensor]:
-        """One query per row.  [B, D] -> one [R, 1, D] per group"""
+        """One query per row.  [B, D] -> one [R, 1, D] per group; in tiles [R, W, D], every token asks for its row"""
+        if self.tiled:
+            return self.blocks(self.spread(x_BD))
         return [part[:, None] for part in x_BD.split(self._rows)]
+
+    def answers(self, found: Sequence[Tensor]) -> Tensor:
+        """What the queries of `rows` found, one for each row.  -> [B, D]"""
+        found_ND = torch.cat([part.flatten(0, 1) for part in found])
+        return found_ND[self.last_B] if self.tiled else found_ND
 
     def padded(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
         """One left-padded tensor for all rows, and where it holds real items.  -> bool [B, L], [B, L, D]"""
-        width = max(history_RW.shape[1] for history_RW in self.histories)
-        real = [F.pad(h > 0, (width - h.shape[1], 0)) for h in self.histories]
-        x = [F.pad(block, (0, 0, width - block.shape[1], 0)) for block in self.blocks(x_ND)]
-        return torch.cat(real), torch.cat(x)
+        real_N = self.item_N > 0
+        row_K, age_K = self.row_N[real_N], self.age_N[real_N]
+        width = int(age_K.max()) + 1
+        real_BL = real_N.new_zeros(len(self.last_B), width)
+        x_BLD = x_ND.new_zeros(len(self.last_B), width, x_ND.shape[-1])
+        place = row_K, width - 1 - age_K
+        return real_BL.index_put(place, real_N[real_N]), x_BLD.index_put(place, x_ND[real_N])
 
     def repeated(self, times: int) -> Packing:
         """`times` batches like this one, one after the other."""
+        assert not self.tiled, "rows of tiles have no order that could be repeated"
         return Packing(self.histories * times)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.packing import Packing
 from harness.split import Sequences
+from harness.tiles import tiled
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ class PrefixBatch:
         for rows, width in length_slices(self.length_B, count):
             yield rows, self.history_BL[rows, -width:]
 
-    def packed(self, count: int) -> Packing:
-        """The histories packed in at most `count` groups of similar length, rows in the order of the batch."""
+    def packed(self, count: int | None) -> Packing:
+        """The histories packed in at most `count` groups of similar length; in tiles if `count` is None."""
+        if count is None:
+            return tiled(self.history_BL, self.length_B)
         return Packing([history_RW for _, history_RW in self.slices(count)])
 
 

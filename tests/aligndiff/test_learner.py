@@ -27,8 +27,9 @@ def gradients(module, value):
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-def test_loss_and_gradients_equal_the_equations():
-    learner = toys.learner(**toys.STILL, delta=0.1, eta=0.3, null_probability=0.3, slices=3)
+@pytest.mark.parametrize("slices", [3, None])  # None: tiles
+def test_loss_and_gradients_equal_the_equations(slices):
+    learner = toys.learner(**toys.STILL, delta=0.1, eta=0.3, null_probability=0.3, slices=slices)
     batch = toys.batch(learner)
     noise = fixed_noise(learner, len(batch.target_B))
     assert noise.null_B.any() and not noise.null_B.all()

@@ -235,16 +235,17 @@ def test_the_reverse_chain_step_by_step(monkeypatch):
     torch.testing.assert_close(found, x.float(), rtol=1e-5, atol=1e-5)
 
 
-def quiet_pair(**changes):
-    """The same learner twice: sliced and trimmed, and one slice with all its padding."""
-    fast = make(mask="keys", length_slices=4, delta=0.0, **QUIET, **changes)
+def quiet_pair(slices, **changes):
+    """The same learner twice: in trimmed slices (None: tiles), and one slice with all its padding."""
+    fast = make(mask="keys", length_slices=slices, delta=0.0, **QUIET, **changes)
     plain = make(mask="keys", length_slices=1, delta=0.0, **QUIET, **changes)
     plain.sampler._trim = False
     return fast, plain
 
 
-def test_fast_training_equals_plain_training():
-    fast, plain = quiet_pair()
+@pytest.mark.parametrize("slices", [4, None])
+def test_fast_training_equals_plain_training(slices):
+    fast, plain = quiet_pair(slices)
     found = []
     for learner in (fast, plain):
         batch = first_batch(learner)
@@ -258,15 +259,18 @@ def test_fast_training_equals_plain_training():
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_fast_training_equals_plain_training_with_fixed_lambda(monkeypatch):
+@pytest.mark.parametrize("slices", [4, None])
+def test_fast_training_equals_plain_training_with_fixed_lambda(slices, monkeypatch):
     """With lambda drawn once per position from the right, slices and padding still change nothing."""
     fixed = 0.5 + torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
     losses = []
-    for learner in quiet_pair():
+    for learner in quiet_pair(slices):
         monkeypatch.setattr(learner, "_lambda", lambda packing: fixed[11 - packing.age_N])
         losses.append(learner.loss(first_batch(learner))["loss"].detach())
     torch.testing.assert_close(*losses, rtol=0, atol=1e-5)
-    assert abs(float(losses[0] - quiet_pair()[0].loss(first_batch(quiet_pair()[0]))["loss"].detach())) > 1e-3
+    assert (
+        abs(float(losses[0] - quiet_pair(slices)[0].loss(first_batch(quiet_pair(slices)[0]))["loss"].detach())) > 1e-3
+    )
 
 
 @pytest.mark.parametrize("mask", ["released", "keys"])
