@@ -26,13 +26,7 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 def packed_from(normal_BLD: Tensor) -> Callable[[Packing], Tensor]:
     """One draw for all positions, of which each packing takes the tokens it has."""
-
-    def normal_for(packing: Packing) -> Tensor:
-        rows = normal_BLD.split([len(history_RW) for history_RW in packing.histories])
-        parts = zip(rows, packing.histories, strict=True)
-        return torch.cat([part[:, -history_RW.shape[1] :].flatten(0, 1) for part, history_RW in parts])
-
-    return normal_for
+    return lambda packing: normal_BLD[packing.row_N, normal_BLD.shape[1] - 1 - packing.age_N]
 
 
 @contextlib.contextmanager
