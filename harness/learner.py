@@ -42,6 +42,7 @@ class Learner(Protocol):
         history_BL: item ids, left-padded with 0 to the longest history of the batch, at most max_len wide.
         A user's scores may depend on neither batch mates nor the amount of padding.
         noise: the only source of randomness allowed here.
+        Several threads may ask for different users at once, so nothing of the learner may change.
         """
         ...
 

@@ -41,6 +41,16 @@ class RoundedProducts(TorchDispatchMode):
     products, where a bf16 kernel would round them once more.
     """
 
+    entered = 0  # how many are active in this process
+
+    def __enter__(self) -> RoundedProducts:
+        RoundedProducts.entered += 1
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        RoundedProducts.entered -= 1
+        super().__exit__(*error)
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
@@ -58,6 +68,11 @@ class RoundedProducts(TorchDispatchMode):
             if attention
             else tree_map_only(torch.Tensor, torch.Tensor.bfloat16, found)
         )
+
+
+def emulating() -> bool:
+    """Whether products are emulated at the moment, which holds for the thread that began it."""
+    return RoundedProducts.entered > 0
 
 
 def _is_half(value: Any) -> bool:

@@ -237,6 +237,28 @@ def test_feed_forward_by_hand(approximate):
     close(layer(x), inner @ layer.outer.weight.T + layer.outer.bias)
 
 
+@pytest.mark.parametrize("approximate", ["tanh", "none"])
+@pytest.mark.parametrize("shape", [(64, 16), (3, 7, 16)])
+def test_feed_forward_in_bf16_without_gradients_equals_the_plain_way(approximate, shape):
+    """Where the processor multiplies bf16, GELU is fused into the product: one rounding less, so not the same bits."""
+    layer, x = FeedForward(16, 64, 0.0, approximate), torch.randn(shape)
+    exact = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = layer(x)
+        with torch.no_grad():
+            found = layer(x)
+    assert found.dtype == plain.dtype == torch.bfloat16 and found.shape == plain.shape
+    error, allowed = ((way.float() - exact).norm() / exact.norm() for way in (found, plain))
+    assert error < 1.2 * allowed < 0.01
+
+
+def test_attention_of_bf16_tensors_is_computed_in_fp32():
+    q, k, v = (torch.randn(3, 2, 4, 5).bfloat16() for _ in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attend(q, k, v, key_mask(HISTORY), Dropout(0.0))
+    assert torch.equal(found, attend(q.float(), k.float(), v.float(), key_mask(HISTORY), Dropout(0.0)))
+
+
 def test_sinusoidal_values():
     found = sinusoidal(torch.tensor([0.0, 31.25]), 128)
     assert found.shape == (2, 128)

@@ -1,11 +1,14 @@
-"""The number of threads may change the order of sums and nothing else: loss, gradients and scores agree to rounding."""
+"""The number of threads may change the order of sums in training, and nothing at all of how users are ranked."""
+
+import threading
 
 import pytest
 import torch
 
 from harness.compute import Compute, evaluation_mode
 from harness.methods import build_learner, load_method
-from harness.ranking import Evaluator
+from harness.products import RoundedProducts
+from harness.ranking import BLOCK, Evaluator
 from harness.split import leave_one_out
 from harness.streams import Streams
 from harness.synthetic import random_walk
@@ -46,18 +49,20 @@ def gradient(method):
     return torch.cat([loss.detach()[None], *parts])
 
 
-def scores(method):
-    """Scores of all users as the evaluator asks for them, and their ranks."""
-    learner, kept = learner_of(method), []
+def scores(learner):
+    """Scores of all users as the evaluator asks for them, several batches at a time, and their ranks."""
+    found = torch.empty(SPLIT.num_users, SPLIT.num_items + 1)
 
-    def score(*arguments):
-        kept.append(learner.score(*arguments))
-        return kept[-1]
+    def score(history_BL, user_B, noise):
+        assert torch.get_num_threads() == 1 and not torch.is_grad_enabled()
+        found[user_B] = learner.score(history_BL, user_B, noise)
+        return found[user_B]
 
-    evaluator = Evaluator(SPLIT.history("test"), SPLIT.target_U("test"), seed=1, part="test", max_len=learner.max_len)
+    history, target_U = SPLIT.history("test"), SPLIT.target_U("test")
+    evaluator = Evaluator(history, target_U, seed=1, part="test", max_len=learner.max_len, batch_size=64)
     with evaluation_mode(learner.module):
         ranks = evaluator.ranks(score)
-    return torch.cat(kept), torch.from_numpy(ranks.kept_U)
+    return found, torch.from_numpy(ranks.kept_U)
 
 
 METHODS = ("sasrec.tuned", "diffurec", "diffurec.keys", "aligndiff")
@@ -72,7 +77,38 @@ def test_loss_and_gradients(on_threads, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_and_ranks(on_threads, method):
-    (one, rank_U), (two, other_U) = (on_threads(count, lambda: scores(method)) for count in (1, 2))
-    assert (one - two).norm() < 1e-5 * one.norm()
-    # Only scores that agree to the last digits may swap places.
-    assert (rank_U != other_U).float().mean() < 0.02 and (rank_U - other_U).abs().max() <= 1
+    learner = learner_of(method)
+    (one, rank_U), *others = (on_threads(count, lambda: scores(learner)) for count in (1, 2, 3))
+    for other, other_U in others:
+        assert torch.equal(one, other) and torch.equal(rank_U, other_U)
+
+
+@pytest.mark.parametrize("way", ["ranks", "representations", "averages"])
+def test_a_failing_batch_ends_the_evaluation_and_leaves_the_threads_as_they_were(on_threads, way):
+    asked = []
+
+    def fails(*arguments):
+        asked.append(arguments)
+        raise ZeroDivisionError
+
+    evaluator = Evaluator(SPLIT.history("val"), SPLIT.target_U("val"), seed=1, part="val", max_len=9, batch_size=1)
+    with pytest.raises(ZeroDivisionError):
+        on_threads(2, lambda: getattr(evaluator, way)(fails))
+    assert 1 <= len(asked) <= -(-SPLIT.num_users // BLOCK)
+    assert torch.get_num_threads() == 2
+
+
+def test_emulated_products_stay_on_the_thread_that_emulates_them(on_threads):
+    evaluator = Evaluator(SPLIT.history("val"), SPLIT.target_U("val"), seed=1, part="val", max_len=9, batch_size=64)
+    seen = set()
+
+    def score(history_BL, user_B, noise):
+        seen.add(threading.current_thread())
+        return noise.normal(SPLIT.num_items + 1)
+
+    with RoundedProducts():
+        on_threads(2, lambda: evaluator.ranks(score))
+    assert seen == {threading.current_thread()}
+    seen.clear()
+    on_threads(2, lambda: evaluator.ranks(score))
+    assert threading.current_thread() not in seen
