@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from aligndiff.config import Config
-from harness.layers import Dropout, merge_heads, split_heads
+from harness.layers import Dropout, merge_heads, split_heads, token_weights, weigh_tokens
 from harness.packing import Packing
 
 EPS = 1e-12  # of every LayerNorm, as DiffuRec
@@ -86,8 +86,7 @@ class Guidance(nn.Module):
         """
         if packing.tiled:
             assert not self.config.reads_padding, "tiles hold no padding that could be read"
-            masks = [mask[:, 0] for mask in packing.key_masks]
-            return self.at(packing.last_B, self.place(embedded_ND, packing), packing, masks, item_norm)
+            return self.at(packing.last_B, self.place(embedded_ND, packing), packing, [], item_norm)
         real = [history_RW > 0 for history_RW in packing.histories]
         index = [query_index(real_RW, self.config.guidance_index) for real_RW in real]
         masks = [readable_keys(*pair, self.config.guidance_keys)[:, None] for pair in zip(real, index, strict=True)]
@@ -97,7 +96,10 @@ class Guidance(nn.Module):
     def at(
         self, token_B: Tensor, x_ND: Tensor, packing: Packing, masks: list[Tensor], item_norm: nn.LayerNorm
     ) -> Tensor:
-        """h from the features X at token_B, which may read the tokens that masks allow, [R, queries, W] per group."""
+        """h from the features X at token_B, which may read the tokens that masks allow, [R, 1, W] per group.
+
+        In tiles it may read all of its row, and there are no masks.
+        """
         raise NotImplementedError
 
     def attend(
@@ -105,15 +107,22 @@ class Guidance(nn.Module):
     ) -> Tensor:
         """One query per row reads its row.  -> [B, D]"""
         heads, read = self.config.guidance_heads, []
+        if packing.tiled:
+            a_NH = self.dropout(token_weights(q_BD, k_ND, packing, heads, scale))
+            return packing.total(self.weigh_tokens(a_NH, v_ND))
         groups = zip(packing.rows(q_BD), packing.blocks(k_ND), packing.blocks(v_ND), masks, strict=True)
         for q, k, v, mask_RQW in groups:
             logits_RHQW = split_heads(q, heads) @ split_heads(k, heads).transpose(-1, -2) / scale
             a_RHQW = logits_RHQW.masked_fill(~mask_RQW[:, None], -torch.inf).softmax(-1)
             read.append(self.weigh(self.dropout(a_RHQW), v))
-        return packing.answers(read)
+        return torch.cat([part[:, 0] for part in read])
 
     def weigh(self, a_RHQW: Tensor, v_RWD: Tensor) -> Tensor:
         """Values under attention weights.  -> [R, Q, D]"""
+        raise NotImplementedError
+
+    def weigh_tokens(self, a_NH: Tensor, v_ND: Tensor) -> Tensor:
+        """The same token by token, before a row's are added up.  -> [N, D]"""
         raise NotImplementedError
 
 
@@ -136,6 +145,9 @@ class OrthogonalGuidance(Guidance):
 
     def weigh(self, a_RHQW: Tensor, v_RWD: Tensor) -> Tensor:
         return a_RHQW.sum(1) @ v_RWD  # eq 3: the value is not split by head, so the heads' attention weights add up
+
+    def weigh_tokens(self, a_NH: Tensor, v_ND: Tensor) -> Tensor:
+        return a_NH.sum(1, keepdim=True) * v_ND
 
 
 class OrdinaryGuidance(Guidance):
@@ -161,6 +173,9 @@ class OrdinaryGuidance(Guidance):
 
     def weigh(self, a_RHQW: Tensor, v_RWD: Tensor) -> Tensor:
         return merge_heads(a_RHQW @ split_heads(v_RWD, self.config.guidance_heads))
+
+    def weigh_tokens(self, a_NH: Tensor, v_ND: Tensor) -> Tensor:
+        return weigh_tokens(a_NH, v_ND)
 
 
 def make_guidance(config: Config) -> Guidance | None:

@@ -87,6 +87,17 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
+def token_weights(q_BD: Tensor, k_ND: Tensor, packing: Packing, num_heads: int, scale: float) -> Tensor:
+    """softmax(q k^T / scale) for one query per row, token by token, so that no query meets another row.  fp32 [N, H]"""
+    product_ND = packing.spread(q_BD).float() * k_ND
+    return packing.softmax(product_ND.unflatten(-1, (num_heads, -1)).sum(-1) / scale)
+
+
+def weigh_tokens(a_NH: Tensor, v_ND: Tensor) -> Tensor:
+    """Each head of a token's value times the head's weight.  [N, H], [N, D] -> [N, D]"""
+    return (a_NH[..., None] * v_ND.unflatten(-1, (a_NH.shape[1], -1))).flatten(-2)
+
+
 class MultiHeadAttention(nn.Module):
     """Attention with biases and an output projection; queries may be fewer than keys."""
 
@@ -120,12 +131,15 @@ class MultiHeadAttention(nn.Module):
         if padding == "queries":
             item = packing.item_N[packing.last_B] if last_only else packing.item_N
             q, masks = q * (item > 0)[:, None].to(q.dtype), [None] * len(masks)
-        queries = packing.rows(q) if last_only else packing.blocks(q)
-        read = []
+        if last_only and packing.tiled:
+            scale = math.sqrt(q.shape[-1] / self.num_heads)
+            a_NH = self.dropout(token_weights(q, k, packing, self.num_heads, scale))
+            return self.output(packing.total(weigh_tokens(a_NH, v)))
+        queries, read = packing.rows(q) if last_only else packing.blocks(q), []
         for *parts, mask in zip(queries, packing.blocks(k), packing.blocks(v), masks, strict=True):
             heads = (split_heads(part, self.num_heads) for part in parts)
             read.append(merge_heads(attend(*heads, mask, self.dropout)))
-        return self.output(packing.answers(read) if last_only else torch.cat([part.flatten(0, 1) for part in read]))
+        return self.output(torch.cat([part.flatten(0, 1) for part in read]))
 
 
 def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:

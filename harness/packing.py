@@ -108,15 +108,22 @@ class Packing:
         return [part.unflatten(0, history_RW.shape) for part, history_RW in parts]
 
     def rows(self, x_BD: Tensor) -> list[Tensor]:
-        """One query per row.  [B, D] -> one [R, 1, D] per group; in tiles [R, W, D], every token asks for its row"""
-        if self.tiled:
-            return self.blocks(self.spread(x_BD))
+        """One query per row.  [B, D] -> one [R, 1, D] per group. Not for tiles: see `softmax` and `total`."""
+        assert not self.tiled
         return [part[:, None] for part in x_BD.split(self._rows)]
 
-    def answers(self, found: Sequence[Tensor]) -> Tensor:
-        """What the queries of `rows` found, one for each row.  -> [B, D]"""
-        found_ND = torch.cat([part.flatten(0, 1) for part in found])
-        return found_ND[self.last_B] if self.tiled else found_ND
+    def softmax(self, logits_NH: Tensor) -> Tensor:
+        """Over the real tokens of each row, 0 elsewhere.  [N, H] -> [N, H]"""
+        logits_NH = logits_NH.masked_fill((self.item_N == 0)[:, None], -torch.inf)
+        row_NH = self.row_N[:, None].expand_as(logits_NH)
+        lowest_BH = logits_NH.new_full((len(self.last_B), logits_NH.shape[1]), -torch.inf)
+        highest_BH = lowest_BH.scatter_reduce(0, row_NH, logits_NH.detach(), "amax")
+        weight_NH = (logits_NH - self.spread(highest_BH)).exp()
+        return weight_NH / self.spread(self.total(weight_NH))
+
+    def total(self, x_ND: Tensor) -> Tensor:
+        """Sum over the tokens of each row.  [N, D] -> [B, D]"""
+        return x_ND.new_zeros(len(self.last_B), x_ND.shape[1]).index_add(0, self.row_N, x_ND)
 
     def padded(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
         """One left-padded tensor for all rows, and where it holds real items.  -> bool [B, L], [B, L, D]"""

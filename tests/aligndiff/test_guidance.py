@@ -9,6 +9,7 @@ import torch
 from aligndiff.guidance import constant_guidance_fraction, query_index, readable_keys
 from harness.packing import Packing
 from harness.split import Sequences, drop_first_item, leave_one_out
+from harness.tiles import tiled
 from tests.aligndiff import oracle, toys
 
 
@@ -33,6 +34,24 @@ def test_attention_projections_stay_orthogonal(orthogonal_map):
         assert (basis() - old).abs().max() > 1e-3  # it did learn
         blocks = basis().detach().unflatten(1, (2, -1))  # U_i are column blocks: U_i^T U_j = delta_ij I
         assert (blocks[:, 0].T @ blocks[:, 1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "ordinary"])
+def test_guidance_of_tiles_is_that_of_padded_rows(kind):
+    net = toys.learner(guidance=kind, guidance_heads=2, **toys.STILL).module
+    history_BL = torch.tensor([[0, 0, 0, 4], [0, 5, 6, 7], [8, 9, 1, 2], [0, 0, 3, 3]])
+    tiles = tiled(history_BL, (history_BL > 0).sum(1))
+    expected_BD, found_BD = guide(net, history_BL), net.guide(net.items(tiles.item_N), tiles)
+    torch.testing.assert_close(found_BD, expected_BD, rtol=1e-5, atol=1e-6)
+    weights = torch.randn_like(expected_BD)
+    parameters = [p for p in net.guidance.parameters() if p.requires_grad]
+    gradients = [
+        torch.autograd.grad((h_BD * weights).sum(), parameters, allow_unused=True) for h_BD in (expected_BD, found_BD)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
 
 
 def test_orthogonal_also_under_bf16_autocast():

@@ -19,6 +19,8 @@ from harness.layers import (
     project,
     sinusoidal,
     split_heads,
+    token_weights,
+    weigh_tokens,
 )
 from harness.packing import Packing, key_mask
 
@@ -122,6 +124,15 @@ def test_attention_equals_the_definition_by_both_ways(monkeypatch, mask):
     drawing = Dropout(0.5)
     monkeypatch.setattr(drawing, "forward", lambda weights: weights)  # takes the explicit way, drops nothing
     close(attend(q, k, v, mask, drawing), expected)
+
+
+def test_attention_token_by_token_equals_the_definition():
+    groups = Packing([torch.tensor([[0, 1], [2, 3]]), torch.tensor([[0, 4, 5, 6]])])
+    q_BD, k_ND, v_ND = torch.randn(3, 6), torch.randn(8, 6), torch.randn(8, 6)
+    found_BD = groups.total(weigh_tokens(token_weights(q_BD, k_ND, groups, 2, math.sqrt(3)), v_ND))
+    (real_BL, k_BLD), (_, v_BLD) = groups.padded(k_ND), groups.padded(v_ND)
+    heads = (split_heads(x, 2) for x in (q_BD[:, None], k_BLD, v_BLD))
+    close(found_BD, merge_heads(naive_attention(*heads, real_BL[:, None, None]))[:, 0])
 
 
 def test_attention_drops_weights_only_in_training():

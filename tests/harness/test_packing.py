@@ -33,6 +33,13 @@ def test_spread_gives_each_token_its_rows_vector():
     assert torch.equal(PACKING.spread(x_BD), x_BD[PACKING.row_N])
 
 
+def test_softmax_and_total_of_each_row_by_hand():
+    logits_NH = torch.tensor([[0.0], [7.0], [90.0], [1.0], [1.0], [200.0], [200.0], [-torch.inf]])
+    weight_NH = PACKING.softmax(logits_NH)
+    assert weight_NH[:, 0].tolist() == [1, 1, 0, 0.5, 0.5, 0.5, 0.5, 0]
+    assert PACKING.total(weight_NH * PACKING.item_N[:, None])[:, 0].tolist() == [5, 6, 7.5, 1.5]
+
+
 def test_padded_is_one_left_padded_tensor():
     real_BL, x_BLD = PACKING.padded(PACKING.item_N[:, None])
     assert x_BLD[..., 0].tolist() == [[0, 0, 5], [0, 0, 6], [0, 7, 8], [1, 2, 3]]
