@@ -1,4 +1,4 @@
-"""Where a training step of DiffuRec (keys) spends its time: in the reference's way, and on the fast path.
+"""Where training steps and evaluations spend their time: a step in the reference's way, and both on the fast path.
 
     python -m benchmarks.profiles --sequences results/paper/data/beauty/sequences.npz
 
@@ -8,6 +8,7 @@ small and many, so shares count here and seconds do not.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,15 +17,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import harness.cli
+from benchmarks.evaluation import fast, sample
 from benchmarks.measuring import data, timing
 from benchmarks.measuring.reference_way import reference_way
 from benchmarks.training import AS_IT_IS, METHODS, ONEDNN, learner_of, padded_sampler, steps_of
 from harness.compute import ComputeSettings, choose
-from harness.split import leave_one_out
+from harness.split import Split, leave_one_out
 
 # Kind by the name of the operator, first match wins.
 KINDS = {
-    "matrix products": ("mm", "linear", "matmul", "convolution"),
+    "fused attention": ("scaled_dot_product", "flash_attention"),
+    "matrix products": ("mm", "linear", "matmul", "convolution"),  # in an evaluation in bf16 with GELU
     "softmax and cross-entropy": ("softmax", "nll_loss", "_ChunkedCrossEntropy"),
     "random numbers": ("bernoulli", "random", "normal", "randn", "randint", "randperm", "dropout"),
     "LayerNorm": ("layer_norm",),
@@ -63,28 +66,42 @@ def shares(step: Callable[[], Any], products: str, steps: int) -> dict[str, Any]
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = timing.arguments(__doc__.splitlines()[0], "profiles", rounds=1)
-    parser.add_argument("--method", default="diffurec.keys", choices=METHODS)
-    parser.add_argument("--warm-up", type=int, default=6, help="steps of the fast path (default %(default)s)")
-    options = parser.parse_args(argv)
-    sequences, name = data.load(options.sequences)
-    view = leave_one_out(sequences, dataset="beauty").training_view()
-    compute = choose(ComputeSettings(device="cpu", threads=options.threads))
-    steps = 1 if options.quick else options.rounds
-    way = reference_way(learner_of(options.method, view, "fp32"))
+def measure(method: str, split: Split, options: argparse.Namespace) -> dict[str, Any]:
+    view, rounds = split.training_view(), 1 if options.quick else options.rounds
+    way = reference_way(learner_of(method, view, "fp32"))
     step = steps_of(way.training_step, padded_sampler(way, view))
     step()
-    found = {"reference_way": shares(step, AS_IT_IS, steps)}
-    for precision, products in (("fp32", ONEDNN), ("bf16", AS_IT_IS)):
-        learner = learner_of(options.method, view, precision)
+    found = {"reference_way": shares(step, AS_IT_IS, rounds)}
+    for precision in timing.precisions():
+        products = ONEDNN if precision == "fp32" else AS_IT_IS
+        learner = learner_of(method, view, precision)
         step = steps_of(learner.training_step, learner.sampler)
         for _ in range(1 if options.quick else options.warm_up):
             step()
-        found[f"fast_{precision}"] = shares(step, products, steps if options.quick else 5 * steps)
-    for path, share in found.items():
-        print(path, share["percent_by_kind"])
-    timing.write(options.out, {"data": name, "method": options.method, "steps": steps, "paths": found}, compute)
+        found[f"fast_{precision}"] = shares(step, products, rounds if options.quick else 5 * rounds)
+        evaluate = fast(learner, split, sample(split, options.users, learner.max_len))
+        evaluate()
+        found[f"evaluation_{precision}"] = shares(evaluate, products, rounds)
+    return {"rounds": rounds, "paths": found}
+
+
+def report(method: str, found: dict[str, Any]) -> None:
+    for path, share in found["paths"].items():
+        print(method, path, share["percent_by_kind"], flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = timing.arguments(__doc__.splitlines()[0], "profiles", rounds=1)
+    parser.add_argument("--methods", nargs="*", default=["diffurec.keys", "aligndiff"], choices=METHODS)
+    parser.add_argument("--warm-up", type=int, default=6, help="steps of the fast path (default %(default)s)")
+    parser.add_argument("--users", type=int, default=512, help="whose evaluation is profiled (default %(default)s)")
+    options = parser.parse_args(argv)
+    sequences, name = data.load(options.sequences)
+    split = leave_one_out(sequences, dataset="beauty")
+    compute = choose(ComputeSettings(device="cpu", threads=options.threads))
+    if options.quick:
+        options.users = 64
+    timing.record_methods(options, name, compute, lambda method: measure(method, split, options), report)
     return 0
 
 

@@ -157,13 +157,15 @@ def scale(record: dict[str, Any]) -> str:
 
 
 def profiles(record: dict[str, Any]) -> str:
-    paths = record["paths"]
+    return "\n\n".join(_profile(method, found["paths"]) for method, found in record["methods"].items())
+
+
+def _profile(method: str, paths: dict[str, Any]) -> str:
     kinds = sorted({kind for path in paths.values() for kind in path["percent_by_kind"]})
     rows = [[kind, *(f"{path['percent_by_kind'].get(kind, 0):.1f}" for path in paths.values())] for kind in kinds]
     rows.sort(key=lambda row: -float(row[1]))
-    rows.append(["*operator calls a step*", *(f"{path['calls']:,}" for path in paths.values())])
-    name = NAMES[record["method"]]
-    return table([f"percent of a step, {name}", *(path.replace("_", " ") for path in paths)], rows)
+    rows.append(["*operator calls*", *(f"{path['calls']:,}" for path in paths.values())])
+    return table([f"percent of the time, {NAMES[method]}", *(path.replace("_", " ") for path in paths)], rows)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -173,7 +175,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "whole": ("Whole epochs and evaluations on Beauty", whole),
     "ranking": ("Ranking", ranking),
     "scale": ("Scale", scale),
-    "profiles": ("Where a training step spends its time", profiles),
+    "profiles": ("Where training steps and evaluations spend their time", profiles),
     "precision": ("bf16 and another seed", precision),
 }
 ELSEWHERE = {"precision": "the commands in `config/precision.yaml` write"}

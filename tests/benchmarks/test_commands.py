@@ -57,7 +57,9 @@ def test_whole(run):
 
 
 def test_profiles(run):
-    for path in run(profiles)["paths"].values():
+    found = run(profiles, "--methods", "aligndiff")["methods"]["aligndiff"]["paths"]
+    assert {f"{part}_{precision}" for part in ("fast", "evaluation") for precision in precisions()} <= set(found)
+    for path in found.values():
         assert sum(path["percent_by_kind"].values()) == pytest.approx(100, abs=1)
         assert path["percent_by_kind"]["matrix products"] > 0
 
