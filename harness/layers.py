@@ -160,7 +160,10 @@ class FeedForward(nn.Module):
         return self.outer(self.dropout(self._activated(x)))
 
     def _activated(self, x: Tensor) -> Tensor:
-        """GELU(W x + b); in one pass where nothing needs a gradient and the processor multiplies bf16."""
+        """GELU(W x + b); in one pass where nothing needs a gradient and the processor multiplies bf16.
+
+        The operator is private to torch and what torch.compile emits for these two lines.
+        """
         if torch.is_grad_enabled() or not x.is_cpu or not _multiplies_bf16():
             return F.gelu(self.inner(x), approximate=self.approximate)
         x, weight, bias = (part.bfloat16() for part in (x, self.inner.weight, self.inner.bias))
