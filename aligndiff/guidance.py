@@ -89,14 +89,14 @@ class Guidance(nn.Module):
             return self.at(packing.last_B, self.place(embedded_ND, packing), packing, [], item_norm)
         real = [history_RW > 0 for history_RW in packing.histories]
         index = [query_index(real_RW, self.config.guidance_index) for real_RW in real]
-        masks = [readable_keys(*pair, self.config.guidance_keys)[:, None] for pair in zip(real, index, strict=True)]
+        masks = [readable_keys(*pair, self.config.guidance_keys) for pair in zip(real, index, strict=True)]
         token_B = packing.first_B + torch.cat(index)
         return self.at(token_B, self.place(embedded_ND, packing), packing, masks, item_norm)
 
     def at(
         self, token_B: Tensor, x_ND: Tensor, packing: Packing, masks: list[Tensor], item_norm: nn.LayerNorm
     ) -> Tensor:
-        """h from the features X at token_B, which may read the tokens that masks allow, [R, 1, W] per group.
+        """h from the features X at token_B, which may read the tokens that masks allow, [R, W] per group.
 
         In tiles it may read all of its row, and there are no masks.
         """
@@ -111,14 +111,14 @@ class Guidance(nn.Module):
             a_NH = self.dropout(token_weights(q_BD, k_ND, packing, heads, scale))
             return packing.total(self.weigh_tokens(a_NH, v_ND))
         groups = zip(packing.rows(q_BD), packing.blocks(k_ND), packing.blocks(v_ND), masks, strict=True)
-        for q, k, v, mask_RQW in groups:
-            logits_RHQW = split_heads(q, heads) @ split_heads(k, heads).transpose(-1, -2) / scale
-            a_RHQW = logits_RHQW.masked_fill(~mask_RQW[:, None], -torch.inf).softmax(-1)
-            read.append(self.weigh(self.dropout(a_RHQW), v))
-        return torch.cat([part[:, 0] for part in read])
+        for q, k, v, mask_RW in groups:
+            logits_RH1W = split_heads(q, heads) @ split_heads(k, heads).transpose(-1, -2) / scale
+            a_RH1W = logits_RH1W.masked_fill(~mask_RW[:, None, None], -torch.inf).softmax(-1)
+            read.append(self.weigh(self.dropout(a_RH1W), v)[:, 0])
+        return torch.cat(read)
 
-    def weigh(self, a_RHQW: Tensor, v_RWD: Tensor) -> Tensor:
-        """Values under attention weights.  -> [R, Q, D]"""
+    def weigh(self, a_RH1W: Tensor, v_RWD: Tensor) -> Tensor:
+        """Values under attention weights.  -> [R, 1, D]"""
         raise NotImplementedError
 
     def weigh_tokens(self, a_NH: Tensor, v_ND: Tensor) -> Tensor:
@@ -143,8 +143,8 @@ class OrthogonalGuidance(Guidance):
         y_BD = self.attend(q_BD, k_ND, self.value(x_ND), packing, masks, scale=scale) + x_BD
         return self.norm(y_BD + self.feed_forward(y_BD))  # eq 4
 
-    def weigh(self, a_RHQW: Tensor, v_RWD: Tensor) -> Tensor:
-        return a_RHQW.sum(1) @ v_RWD  # eq 3: the value is not split by head, so the heads' attention weights add up
+    def weigh(self, a_RH1W: Tensor, v_RWD: Tensor) -> Tensor:
+        return a_RH1W.sum(1) @ v_RWD  # eq 3: the value is not split by head, so the heads' attention weights add up
 
     def weigh_tokens(self, a_NH: Tensor, v_ND: Tensor) -> Tensor:
         return a_NH.sum(1, keepdim=True) * v_ND
@@ -171,8 +171,8 @@ class OrdinaryGuidance(Guidance):
         # Features of padding are multiplied by 0 before the last LayerNorm: h of such a row is that norm's bias.
         return self.norm(y_BD * is_real_B1)
 
-    def weigh(self, a_RHQW: Tensor, v_RWD: Tensor) -> Tensor:
-        return merge_heads(a_RHQW @ split_heads(v_RWD, self.config.guidance_heads))
+    def weigh(self, a_RH1W: Tensor, v_RWD: Tensor) -> Tensor:
+        return merge_heads(a_RH1W @ split_heads(v_RWD, self.config.guidance_heads))
 
     def weigh_tokens(self, a_NH: Tensor, v_ND: Tensor) -> Tensor:
         return weigh_tokens(a_NH, v_ND)

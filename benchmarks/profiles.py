@@ -26,7 +26,7 @@ from harness.split import Split, leave_one_out
 
 # Kind by the name of the operator, first match wins.
 KINDS = {
-    "fused attention": ("scaled_dot_product", "flash_attention"),
+    "fused attention": ("scaled_dot_product",),
     "matrix products": ("mm", "linear", "matmul", "convolution"),  # in an evaluation in bf16 with GELU
     "softmax and cross-entropy": ("softmax", "nll_loss", "_ChunkedCrossEntropy"),
     "random numbers": ("bernoulli", "random", "normal", "randn", "randint", "randperm", "dropout"),

@@ -71,7 +71,7 @@ def test_guidance_reads_nothing_after_its_position(kind):
     def features(items, index):
         packing = Packing([items])
         x_ND = net.guidance.place(net.items(packing.item_N), packing)
-        masks = [readable_keys(items > 0, torch.tensor([index]), "real")[:, None]]
+        masks = [readable_keys(items > 0, torch.tensor([index]), "real")]
         return net.guidance.at(packing.first_B + index, x_ND, packing, masks, net.item_norm)
 
     for index in (2, 3):
@@ -87,7 +87,7 @@ def test_every_position_matches_the_equations():
     packing = Packing([history])
     x_ND = net.guidance.place(net.items(packing.item_N), packing)
     for index in range(2, 6):
-        masks = [readable_keys(history > 0, torch.full((2,), index), "real")[:, None]]
+        masks = [readable_keys(history > 0, torch.full((2,), index), "real")]
         got = net.guidance.at(packing.first_B + index, x_ND, packing, masks, net.item_norm)
         torch.testing.assert_close(got, expected[:, index], rtol=1e-5, atol=1e-6)
 

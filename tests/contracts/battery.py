@@ -12,7 +12,7 @@ from harness.compute import Compute
 from harness.fit import FitPlan, evaluate, fit
 from harness.learner import Learner
 from harness.methods import Method, build_learner
-from harness.ranking import Evaluator, Ranks
+from harness.ranking import BLOCK, Evaluator, Ranks
 from harness.split import Split, leave_one_out
 from harness.streams import Streams, UserNoise
 from harness.synthetic import chain
@@ -132,6 +132,22 @@ def check_evaluation_is_deterministic(method: Method) -> None:
     split = toy_split()
     learner, _ = build(method, split)
     np.testing.assert_array_equal(ranks(learner, split).kept_U, ranks(learner, split).kept_U)
+
+
+def check_threads_do_not_matter(method: Method) -> None:
+    """Several threads rank batches of users side by side: nobody finds what one thread would not have found."""
+    split = toy_split(num_users=4 * BLOCK + 9)
+    learner, _ = build(method, split)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(ranks(learner, split, batch_size=BLOCK))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0].kept_U, found[1].kept_U)
+    np.testing.assert_array_equal(found[0].hidden_U, found[1].hidden_U)
 
 
 def check_seed_decides(method: Method) -> None:
