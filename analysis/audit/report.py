@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,24 @@ def _inside(figures: list[Counterpart]) -> str:
         return ""
     seeds, reach = min((b.runs, -(b.interval[1] - b.interval[0]) / 2) for b in figures if b.interval)
     held = f"{sum(bool(b.inside) for b in figures)} of {len(figures)} printed figures with runs lie in our intervals"
-    return f" {held}; one over {seeds} seeds reaches ±{-reach:.2f}."
+    return f" {held}; one over {seeds} seeds reaches ±{-reach:.2f}.{_outside(figures)}"
+
+
+def _outside(figures: list[Counterpart]) -> str:
+    """Whose cells lie outside, and on which side of the printed figure ours are."""
+    cells = [b for b in figures if not b.inside and not b.claim.startswith("improvement/")]
+    sides = []
+    for side, sign in (("above", 1), ("below", -1)):
+        count = Counter(_model_and_dataset(b.claim) for b in cells if b.difference * sign > 0)
+        if count:
+            rows = ", ".join(f"{model} on {dataset} ({number})" for (model, dataset), number in count.items())
+            sides.append(f"ours {side}: {rows}")
+    return f" Outside, {'; '.join(sides)}." if sides else ""
+
+
+def _model_and_dataset(cell: str) -> tuple[str, str]:
+    _, dataset, _, model = cell.split("/", 3)  # a model may be called "w/o ML"
+    return model, dataset
 
 
 def _alarms(outcome: Outcome) -> list[Finding]:

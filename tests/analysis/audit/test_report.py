@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from analysis.audit import report
-from analysis.audit.finding import Finding, Outcome, Verdict
+from analysis.audit.finding import Counterpart, Finding, Outcome, Verdict
 from analysis.audit.paper_audit import Audit
 
 SCHEMA = json.loads((Path(report.__file__).parent / "findings.schema.json").read_text())
@@ -79,3 +79,21 @@ def test_verdicts_from_runs_have_their_own_heading_and_numbers(audit):
         assert "Claims, against our runs" in text
         assert "estimate -0.5, interval [-0.9, -0.1], corrected p 0.03, 5 runs" in text
     jsonschema.validate(json.loads(json.dumps(report.as_json(both))), SCHEMA)
+
+
+def test_printed_figures_outside_our_intervals_are_named_with_their_side():
+    def beside(claim, difference, inside):
+        interval = (difference - 0.5, difference + 0.5)
+        return Counterpart(claim, "m", "1.0", difference=difference, interval=interval, inside=inside, runs=2)
+
+    text = report._inside(
+        [
+            beside("T2/Beauty/HR@5/GRU4Rec", 4.0, False),
+            beside("T2/Beauty/HR@10/GRU4Rec", 6.0, False),
+            beside("T2/Beauty/HR@10/Caser", 0.1, True),
+            beside("T3/Toys/HR@10/w/o ML", -2.0, False),
+            beside("improvement/T2/Beauty/HR@5/AlignDiff", -3.0, False),
+        ]
+    )
+    assert text.startswith(" 1 of 5 printed figures with runs lie in our intervals; one over 2 seeds reaches ±0.50.")
+    assert text.endswith(" Outside, ours above: GRU4Rec on Beauty (2); ours below: w/o ML on Toys (1).")
