@@ -11,12 +11,10 @@ turned on and off.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 from unittest.mock import patch
@@ -27,12 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from baselines.gru4rec import Config
-from benchmarks.measuring import data
 from harness import cli
-from harness.compute import keep_freed_memory
 from harness.metrics import summarise
 from harness.split import Sequences, Split, leave_one_out
-from tests.parity import checkouts, record
+from tests.parity.beauty import Comparison
 from tests.parity.checkouts import importing
 
 SEED, USERS = 7, 512  # users scored at a time
@@ -110,33 +106,17 @@ def _scores(network: Any, histories: list[list[int]]) -> torch.Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.parity.gru4rec_beauty", description="The port on Beauty.")
-    parser.add_argument("--references", type=Path, default=checkouts.default_folder(), help="folder of checkouts")
-    parser.add_argument("--sequences", type=Path, help=f"Beauty (default {data.BEAUTY})")
-    parser.add_argument("--epochs", type=int, default=4, help="default: the best one of ours on validation")
-    parser.add_argument("--out", type=Path, default=record.RECORD, help="record to update")
-    options = parser.parse_args(argv)
-    checkout = checkouts.find("gru4rec", options.references)
-    if checkout is None:
-        raise ValueError(f"no checkout; {checkouts.how_to_get('gru4rec', options.references)}")
-    keep_freed_memory()
-    sequences, described = data.load(options.sequences)
-    split = leave_one_out(sequences, dataset="beauty")
-    with importing(checkout):
+    # 4 epochs: the best of ours on validation
+    comparison = Comparison.start("gru4rec", "tests.parity.gru4rec_beauty", epochs=4, argv=argv)
+    split = leave_one_out(comparison.sequences, dataset="beauty")
+    with importing(comparison.checkout):
         import gru4rec_pytorch
     figures = {}
     for name, (momentum, shuffled) in VARIANTS.items():
-        model = train_port(gru4rec_pytorch, split, options.epochs, momentum=momentum, shuffled=shuffled)
+        model = train_port(gru4rec_pytorch, split, comparison.epochs, momentum=momentum, shuffled=shuffled)
         figures[name] = {part: summarise(ranks(model, split, part)) for part in PARTS}
         print(f"{name}: {figures[name]}", flush=True)
-    entry = {
-        "command": f"python -m tests.parity.gru4rec_beauty --epochs {options.epochs}",
-        "data": described,
-        "seed": SEED,
-        "metrics, seen items kept, as fractions": figures,
-        "environment": record.environment("fp32"),
-    }
-    record.save({"gru4rec": {"beauty": entry}}, options.out)
+    comparison.save("beauty", {"seed": SEED, "metrics, seen items kept, as fractions": figures})
     return 0
 
 

@@ -8,7 +8,6 @@ side has its own initial weights, shuffles, noise and dropout, so curves agree u
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import logging
@@ -23,12 +22,11 @@ import numpy as np
 import torch
 
 from baselines import diffurec
-from benchmarks.measuring import data
 from harness import cli
-from harness.compute import Compute, keep_freed_memory
+from harness.compute import Compute
 from harness.split import Sequences, leave_one_out
 from harness.streams import Streams
-from tests.parity import checkouts, record
+from tests.parity.beauty import Comparison
 from tests.parity.checkouts import importing
 from tests.parity.methods.diffurec import OPTIONS, reference_model
 
@@ -100,30 +98,18 @@ def train_reference(train: Any, checkout: Path, epochs: int) -> list[float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.parity.training", description="DiffuRec's learning curve.")
-    parser.add_argument("--references", type=Path, default=checkouts.default_folder(), help="folder of checkouts")
-    parser.add_argument("--sequences", type=Path, help=f"Beauty (default {data.BEAUTY})")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=record.RECORD, help="record to update")
-    options = parser.parse_args(argv)
-    checkout = checkouts.find("diffurec", options.references)
-    if checkout is None:
-        raise ValueError(f"no checkout; {checkouts.how_to_get('diffurec', options.references)}")
-    keep_freed_memory()
-    sequences, described = data.load(options.sequences)
-    train = leave_one_out(most_frequent(sequences, NUM_ITEMS)).training_view()
-    curves = {mask: train_ours(train, mask, options.epochs) for mask in MASKS}
-    curves["reference"] = train_reference(train, checkout, options.epochs)
+    comparison = Comparison.start("diffurec", "tests.parity.training", epochs=8, argv=argv)
+    train = leave_one_out(most_frequent(comparison.sequences, NUM_ITEMS)).training_view()
+    curves = {mask: train_ours(train, mask, comparison.epochs) for mask in MASKS}
+    curves["reference"] = train_reference(train, comparison.checkout, comparison.epochs)
     for name, curve in curves.items():
         print(f"{name}: {' '.join(f'{value:.3f}' for value in curve)}")
     entry = {
-        "command": f"python -m tests.parity.training --epochs {options.epochs}",
-        "data": f"{described}; its {NUM_ITEMS} most frequent items, {train.num_users} users",
+        "data": f"{comparison.described}; its {NUM_ITEMS} most frequent items, {train.num_users} users",
         "settings": SIZES,
         "mean cross-entropy by epoch": curves,
-        "environment": record.environment("fp32"),
     }
-    record.save({"diffurec": {"training": entry}}, options.out)
+    comparison.save("training", entry)
     return 0
 
 
