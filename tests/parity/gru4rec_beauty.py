@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 
 from baselines.gru4rec import Config
 from harness import cli
+from harness.methods import load_method
 from harness.metrics import summarise
+from harness.settings import from_mapping
 from harness.split import Sequences, Split, leave_one_out
 from tests.parity.beauty import Comparison
 from tests.parity.checkouts import importing
@@ -47,8 +49,8 @@ def sessions(train: Sequences) -> pd.DataFrame:
 
 
 def train_port(port: ModuleType, split: Split, epochs: int, *, momentum: float, shuffled: bool) -> Any:
-    """The port's model after `fit`, with the hyperparameters of ours."""
-    ours = Config()
+    """The port's model after `fit`, with the hyperparameters of config/methods/gru4rec.yaml."""
+    ours = from_mapping(Config, load_method("gru4rec").resolved("beauty")["model"], where="gru4rec")
     model = port.GRU4Rec(
         layers=[ours.embedding_dim],
         loss="bpr-max",

@@ -1,12 +1,15 @@
-"""How the official port's scores become ranks, with a network that only remembers the last item."""
+"""How the official port's scores become ranks, by a network that only remembers the last item; and the command."""
 
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
 import torch
 
 from harness.split import Sequences, leave_one_out
-from tests.parity.gru4rec_beauty import ranks, sessions
+from harness.synthetic import chain
+from tests.parity import checkouts, record
+from tests.parity.gru4rec_beauty import VARIANTS, main, ranks, sessions
 
 
 class Ids:
@@ -43,3 +46,19 @@ def test_sessions_keep_the_order_of_users_and_of_their_items():
     assert frame["SessionId"].tolist() == [0, 0, 1, 1, 1]
     assert frame["ItemId"].tolist() == [2, 1, 3, 1, 2]
     assert frame["Time"].is_monotonic_increasing
+
+
+def test_without_a_checkout_it_says_how_to_get_one(tmp_path):
+    with pytest.raises(ValueError, match=r"no checkout; git clone .*GRU4Rec_PyTorch_Official"):
+        main(["--references", str(tmp_path)])
+
+
+def test_the_port_trains_and_its_figures_are_recorded(tmp_path):
+    folder, out = checkouts.default_folder(), tmp_path / "parity.json"
+    if obstacle := checkouts.obstacle("gru4rec", folder):
+        pytest.skip(obstacle)
+    chain(num_users=400, num_items=60).save(tmp_path / "sequences.npz")
+    assert main(["--sequences", str(tmp_path / "sequences.npz"), "--epochs", "5", "--out", str(out)]) == 0
+    figures = record.load(out)["gru4rec"]["beauty"]["metrics, seen items kept, as fractions"]
+    assert list(figures) == sorted(VARIANTS)
+    assert all(parts["test"]["HR@10"] > 0.5 for parts in figures.values())  # by chance 0.17
