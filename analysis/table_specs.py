@@ -13,12 +13,14 @@ from analysis.audit.paper_tables import Paper
 from analysis.plan import Plan, Sweep
 
 CLAIMANT = "aligndiff"
+TUNED = f"{CLAIMANT}.tuned"  # the same equations from small item vectors; its variants are named after AlignDiff's
 # Headings over rows that are not in the paper's table, in the order in which they are shown.
 OTHER_METHODS = "Methods that the paper does not compare"
 OTHER_SETTINGS = "Baselines under other settings"
 OWN_VARIANTS = "AlignDiff: other readings, variants and controls"
+TWINS = "The same from small item vectors at the start (tuned)"
 FLOORS = "Floors: nothing is trained"
-GROUPS = (OTHER_METHODS, OTHER_SETTINGS, OWN_VARIANTS, FLOORS)
+GROUPS = (OTHER_METHODS, OTHER_SETTINGS, OWN_VARIANTS, TWINS, FLOORS)
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,13 @@ def sweep_spec(sweep: Sweep) -> TableSpec:
     )
 
 
-def subjects_under(spec: TableSpec, plan: Plan) -> list[Subject]:
-    """Return the rows of a table: the paper's in its order, then all others by group."""
+def subjects_under(spec: TableSpec, plan: Plan, dataset: str) -> list[Subject]:
+    """Return the rows of a table on a dataset: the paper's in its order, then all others by group."""
     labels = plan.labels()
     if not spec.takes_others:
-        return list(spec.subjects)
-    elsewhere = {subject.method for other in TABLES for subject in other.subjects} | plan.swept()
+        return [*spec.subjects, *_twins_under(spec, plan, dataset)]
+    elsewhere = {subject.method for other in TABLES for subject in (*other.subjects, *twins(other))} - {TUNED}
+    elsewhere |= plan.swept()
     known = {subject.method for subject in spec.subjects}
     others = [
         Subject(name, labels[name], group=_group(name, cell.variant_of, known))
@@ -144,6 +147,22 @@ def subjects_under(spec: TableSpec, plan: Plan) -> list[Subject]:
     ]
     own = [replace(subject, display=labels.get(subject.method, subject.display)) for subject in spec.subjects]
     return own + sorted(others, key=lambda subject: GROUPS.index(subject.group))
+
+
+def twins(spec: TableSpec) -> list[Subject]:
+    """Return the rows of a table of AlignDiff's variants, each trained as aligndiff.tuned; no row of the paper's."""
+    if any(subject.method.partition(".")[0] != CLAIMANT for subject in spec.subjects):
+        return []
+    return [
+        Subject(TUNED + subject.method.removeprefix(CLAIMANT), f"{subject.display}, tuned", group=TWINS)
+        for subject in spec.subjects
+    ]
+
+
+def _twins_under(spec: TableSpec, plan: Plan, dataset: str) -> list[Subject]:
+    """AlignDiff (tuned) alone makes no rows of variants."""
+    found = twins(spec)
+    return found if any(plan.seeds(dataset, twin.method) for twin in found if twin.method != TUNED) else []
 
 
 def _group(method: str, origin: str | None, known: set[str]) -> str:

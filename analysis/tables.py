@@ -26,11 +26,13 @@ from analysis.table_model import Block, Row, Table
 from analysis.table_specs import (
     CLAIMANT,
     TABLES,
+    TUNED,
     TableSpec,
     datasets_under,
     printed_cells,
     subjects_under,
     sweep_spec,
+    twins,
 )
 
 STATISTICS = {
@@ -76,14 +78,14 @@ def metric_table(spec: TableSpec, measured: Measurements, paper: Paper) -> Table
 
 
 def _has_rows(spec: TableSpec, plan: Plan, dataset: str) -> bool:
-    """AlignDiff alone makes no table of variants."""
-    others = {subject.method for subject in spec.subjects} - {CLAIMANT}
+    """AlignDiff alone, tuned or not, makes no table of variants."""
+    others = {subject.method for subject in (*spec.subjects, *twins(spec))} - {CLAIMANT, TUNED}
     return spec.takes_others or any(plan.seeds(dataset, method) for method in others)
 
 
 def _block(spec, measured: Measurements, printed, *, dataset, display, protocol, metrics) -> Block:
     rows, others = [], []
-    for subject in subjects_under(spec, measured.plan):
+    for subject in subjects_under(spec, measured.plan, dataset):
         beside = [_text(printed.get((dataset, subject.printed, metric))) for metric in metrics]
         for name in measured.runs.methods_of(dataset, subject.method):
             cells = [

@@ -11,11 +11,10 @@ from analysis.audit.claims import Claim
 from analysis.audit.finding import Verdict
 from analysis.audit.judging import Judgement, corrected, judge_order
 from analysis.audit.samples import DETERMINISTIC, Contrast, Samples, compare
-from analysis.table_specs import CLAIMANT
+from analysis.table_specs import CLAIMANT, TUNED
 
 METRICS = ("HR@10", "NDCG@10")
 SOURCE = "not in the paper"
-TUNED = f"{CLAIMANT}.tuned"
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,27 @@ QUESTIONS = (
     ),
     Question(
         "order-of-history", "With the history in another order, AlignDiff falls.", ("aligndiff.shuffled_history",)
+    ),
+    # The same of AlignDiff from small item vectors, with Table 3's ablations; asked before any of them was run.
+    Question("tuned-guidance", "Tuned and without guidance, AlignDiff falls.", (f"{TUNED}.without_guidance",), TUNED),
+    Question("tuned-energy", "Tuned and without energy, AlignDiff falls.", (f"{TUNED}.without_energy",), TUNED),
+    Question(
+        "tuned-correction",
+        "Tuned and ranked without the energy's correction, AlignDiff falls.",
+        (f"{TUNED}.no_correction",),
+        TUNED,
+    ),
+    Question(
+        "tuned-guidance-of-others",
+        "Tuned and with the guidance of another user, AlignDiff falls.",
+        (f"{TUNED}.shuffled_guidance",),
+        TUNED,
+    ),
+    Question(
+        "tuned-order-of-history",
+        "Tuned and with the history in another order, AlignDiff falls.",
+        (f"{TUNED}.shuffled_history",),
+        TUNED,
     ),
 )
 

@@ -13,8 +13,9 @@ from analysis.load import load_runs
 from analysis.measured import Cell, Measurements, averaged, marked
 from analysis.plan import read_plan
 from analysis.summary import summary
-from analysis.table_specs import FLOORS, OTHER_METHODS, OTHER_SETTINGS, OWN_VARIANTS, TABLES
+from analysis.table_specs import FLOORS, OTHER_METHODS, OTHER_SETTINGS, OWN_VARIANTS, TABLES, TWINS, twins
 from analysis.tables import build_tables, main, read_stats
+from harness.methods import known_methods
 
 BEST, WORSE = (1, 3, 7, 50), (6, 7, 30, 50)  # HR@5 50 %, HR@10 75 %; HR@5 0 %, HR@10 50 %
 
@@ -127,6 +128,36 @@ def test_what_the_paper_does_not_compare_is_apart_and_never_best(crowded):
     assert groups["sasrec"] == "paper" and groups["floor.knn"] == FLOORS and groups[""] == "derived"
     for text in (table_formats.as_html(crowded), table_formats.as_markdown(crowded), table_formats.as_latex(crowded)):
         assert text.index(FLOORS) > text.index(GAIN.removesuffix(", %"))
+
+
+def test_variants_of_the_tuned_model_stand_below_the_papers_and_in_no_other_table(grid):
+    methods = ("aligndiff.tuned", "aligndiff.tuned.correction_2", "aligndiff.tuned.no_correction")
+    for method in methods:
+        grid.write(method, 1, BEST, dataset="toys")
+    plan = grid.plan([(method, 1, "toys") for method in methods], datasets={"toys": {"display": "Toys"}})
+    tables = tables_of(grid, plan)
+    main_block, block = (
+        next(b for b in tables[name].blocks if (b.dataset, b.protocol) == ("toys", "kept"))
+        for name in ("table2", "table6")
+    )
+    assert [row.label for row in block.rows] == ["1 step", "2 steps", "4 steps", "8 steps"]
+    assert [row.text for row in block.rows[0].cells] == ["not run"] * 2
+    assert {group: [row.label for row in rows] for group, rows in block.groups.items()} == {
+        TWINS: ["1 step, tuned", "2 steps, tuned"]
+    }
+    assert [row.method for row in main_block.others] == ["aligndiff.tuned", methods[2]]
+
+
+def test_the_tuned_model_alone_makes_no_rows_of_variants(grid):
+    grid.write("aligndiff.tuned", 1, BEST)
+    tables = tables_of(grid, grid.plan([("aligndiff.tuned", 1)]))
+    assert not any(block.others for number in "3467" for block in tables[f"table{number}"].blocks)
+
+
+def test_only_tables_of_aligndiffs_variants_have_twins():
+    assert [spec.slug for spec in TABLES if twins(spec)] == ["table3", "table4", "table6", "table7"]
+    known = known_methods()
+    assert not [subject.method for spec in TABLES for subject in twins(spec) if subject.method not in known]
 
 
 def test_other_rows_that_nobody_ran_are_named_in_one_line(grid):

@@ -36,6 +36,18 @@ def test_every_method_of_the_suite_resolves_on_every_dataset(name):
     assert one.display and one.summary
 
 
+@pytest.mark.parametrize("name", [name for name in known_methods() if name.startswith("aligndiff.tuned.")])
+def test_a_tuned_variant_of_aligndiff_is_the_variant_from_small_item_vectors(name):
+    """And trained for as long as aligndiff.tuned; so what tells it from that is the variant's own switch."""
+    tuned, variant = load_method("aligndiff.tuned"), load_method(name.replace(".tuned", ""))
+    for dataset in ("beauty", "toys", "ml-1m"):
+        found, plain = load_method(name).resolved(dataset), variant.resolved(dataset)
+        assert found["model"] == plain["model"] | {"embedding_std": 0.02}
+        if load_method(name).reuse_weights is None:
+            assert found["training"] == tuned.resolved(dataset)["training"]
+    assert (load_method(name).reuse_weights is None) == (variant.reuse_weights is None)
+
+
 def test_later_layers_win():
     one = method(
         model={"dropout": 0.1, "max_len": 7},
