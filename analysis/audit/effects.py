@@ -76,6 +76,10 @@ def check_items(samples: Samples) -> Outcome:
     for method in plan.methods():
         if not (plan.seeds(FILTERED, method) and plan.seeds(UNFILTERED, method)):
             continue
+        settings = {_settings(samples, dataset, method) for dataset in (FILTERED, UNFILTERED)} - {None}
+        if len(settings) > 1:
+            results.append(Result(method, lacking=((f"{method} on {FILTERED} and {UNFILTERED}", "other settings"),)))
+            continue
         for metric in METRICS:
             sides = [np.array(list(samples.by_seed(d, method, metric).values())) for d in (UNFILTERED, FILTERED)]
             result = Result(f"{metric} of {method}", runs=(len(sides[0]), len(sides[1])))
@@ -174,6 +178,11 @@ def check_energy(samples: Samples) -> Outcome:
     question = "Does the energy's correction move anything, and towards the target?"
     towards = sum(np.mean(finding.evidence["correction_cosine"]) > 0 for finding in findings)
     return Outcome("energy", question, len(findings), int(towards), tuple(findings))
+
+
+def _settings(samples: Samples, dataset: str, method: str) -> str | None:
+    """Digest of the settings of a method's runs on a dataset; None without runs."""
+    return next((run.record.settings_sha256 for run in samples.completed(dataset, method)), None)
 
 
 def _mean(samples: Samples, dataset: str, method: str, protocol: str) -> float:

@@ -48,6 +48,15 @@ def test_a_tuned_variant_of_aligndiff_is_the_variant_from_small_item_vectors(nam
     assert (load_method(name).reuse_weights is None) == (variant.reuse_weights is None)
 
 
+def test_ml_1m_is_trained_alike_with_and_without_its_filter():
+    """The audit compares the two, so nothing but the items may differ."""
+    grid = yaml.safe_load((ROOT / "config/config.yaml").read_text())["grid"]
+    names = {name for block in grid if "ml-1m-unfiltered" in block["datasets"] for name in block["methods"]}
+    assert names >= {"aligndiff", "sasrec.tuned"}
+    for name in names:
+        assert load_method(name).resolved("ml-1m-unfiltered") == load_method(name).resolved("ml-1m")
+
+
 def test_later_layers_win():
     one = method(
         model={"dropout": 0.1, "max_len": 7},

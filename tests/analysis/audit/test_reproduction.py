@@ -7,7 +7,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from analysis.audit import counterparts, report
+from analysis.audit import counterparts, effects, report
 from analysis.audit.__main__ import main
 from analysis.audit.judging import Thresholds
 from analysis.audit.reproduction import against_runs
@@ -362,3 +362,17 @@ def test_bad_arguments_exit_2_in_one_line(finished, capsys, arguments, message):
     assert main(["paper", "--runs", str(finished.runs), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_items_of_ml_1m_are_compared_only_under_the_same_settings(grid):
+    names = {"ml-1m": "ML-1M", "ml-1m-unfiltered": "ML-1M (unfiltered)"}
+    for dataset in names:
+        for seed in (1, 2):
+            grid.write("diffurec", seed, (seed, 3, 7, 50), dataset=dataset)
+            grid.write("sasrec", seed, dataset=dataset, settings_sha256=f"{len(dataset):x}" * 32)
+    cells = [(method, seed, name) for name in names for method in ("diffurec", "sasrec") for seed in (1, 2)]
+    plan = read_plan(grid.plan(cells, datasets={name: {"display": text} for name, text in names.items()}))
+    outcome = effects.check_items(Samples(load_runs(grid.runs), plan, Thresholds()))
+    *measured, undecided = [finding.sentence for finding in outcome.findings]
+    assert len(measured) == 2 and all("of diffurec" in sentence for sentence in measured)
+    assert "Undecided in 1 of 3" in undecided and "sasrec on ml-1m and ml-1m-unfiltered (other settings)" in undecided
