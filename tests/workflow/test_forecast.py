@@ -9,9 +9,10 @@ import yaml
 
 from harness import cli
 from harness.grid import Cell, Grid
+from harness.record import read_record
 from harness.synthetic import random_walk
 from workflow.scripts import forecast, train
-from workflow.scripts.forecast import Cost, estimate, scaled_to
+from workflow.scripts.forecast import Cost, estimate, known_costs, scaled_to
 
 ACTIONS = {"small": 100, "large": 300}
 
@@ -66,17 +67,39 @@ def test_another_device_is_scaled_by_what_both_measured():
     assert scaled_to("other", measured) == {}, "nothing was measured on it, so nothing can be scaled"
 
 
+def test_a_variant_costs_what_the_nearest_parent_does(grid):
+    method = "aligndiff.tuned.energy_1"
+    sized = Grid(grid.config | {"grid": [{"datasets": ["small"], "methods": [method], "seeds": [1]}]})
+    costs = {("small", "aligndiff"): cost(9.0), ("small", "aligndiff.tuned"): cost(2.0)}
+    assert estimate(sized, Cell("small", method, 1), costs, ACTIONS)[1].startswith("as aligndiff.tuned: 10 epochs of 2")
+
+
+def test_a_record_of_another_size_is_no_measure(grid, tmp_path):
+    random_walk(num_users=30, num_items=20).save(tmp_path / "sequences.npz")
+    for seed, width in ((1, 4), (2, 64)):
+        overrides = {"model": {"embedding_dim": width, "max_len": 4}, "training": {"max_epochs": 1}}
+        argv = ["--sequences", str(tmp_path / "sequences.npz"), "--dataset", "small", "--method", "sasrec"]
+        argv += ["--seed", str(seed), "--compute", '{"device": "cpu"}', "--overrides", json.dumps(overrides)]
+        assert train.main([*argv, "--out", str(tmp_path / f"runs/small/sasrec/seed{seed}")]) == 0
+    sized = Grid(grid.config | {"overrides": {"sasrec": {"model": {"embedding_dim": 4, "max_len": 4}}}})
+    found = known_costs([tmp_path], sized, None)["small", "sasrec"]
+    few = read_record(tmp_path / "runs/small/sasrec/seed1/record.json")
+    assert found.final_seconds == few.eval_seconds
+    assert not known_costs([tmp_path], grid, None), "the grid's own width is neither"
+
+
 def test_the_command(tmp_path, capsys):
     out, sequences = tmp_path / "out", tmp_path / "sequences.npz"
     random_walk(num_users=30, num_items=20).save(sequences)
+    overrides = {"model": {"embedding_dim": 4, "max_len": 4}, "training": {"max_epochs": 1}}
     config = {
         "output": str(out),
         "grid": [{"datasets": ["toy"], "methods": ["sasrec"], "seeds": [1, 2, 3]}],
         "datasets": {"toy": {"display": "Toy", "format": "sequences", "expected": {"actions": 500}}},
         "sweeps": [],
+        "overrides": {"sasrec": {"model": overrides["model"]}},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    overrides = {"model": {"embedding_dim": 4, "max_len": 4}, "training": {"max_epochs": 1}}
     argv = ["--sequences", str(sequences), "--dataset", "toy", "--method", "sasrec", "--seed", "1"]
     argv += ["--compute", '{"device": "cpu", "threads": 1}', "--overrides", json.dumps(overrides)]
     assert train.main([*argv, "--out", str(out / "runs/toy/sasrec/seed1")]) == 0

@@ -28,15 +28,16 @@ def test_every_state_is_told(tmp_path, capsys):
     """Four cells: one finished, one running, one interrupted, one not begun."""
     out, sequences = tmp_path / "out", tmp_path / "sequences.npz"
     random_walk(num_users=30, num_items=20).save(sequences)
+    overrides = {"model": {"embedding_dim": 4, "max_len": 4}, "training": {"max_epochs": 1}}
     config = {
         "output": str(out),
         "grid": [{"datasets": ["toy"], "methods": ["sasrec"], "seeds": [1, 2, 3, 4]}],
         "datasets": {"toy": {"display": "Toy", "format": "sequences", "expected": {"actions": 500}}},
         "sweeps": [],
+        "overrides": {"sasrec": {"model": overrides["model"]}},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     runs = out / "runs" / "toy" / "sasrec"
-    overrides = {"model": {"embedding_dim": 4, "max_len": 4}, "training": {"max_epochs": 1}}
     argv = ["--sequences", str(sequences), "--dataset", "toy", "--method", "sasrec", "--seed", "1"]
     argv += ["--compute", '{"device": "cpu", "threads": 1}', "--overrides", json.dumps(overrides)]
     assert train.main([*argv, "--out", str(runs / "seed1")]) == 0

@@ -67,11 +67,13 @@ def cost_of(record: RunRecord, actions: int) -> Cost:
 Costs = dict[tuple[str, str], Cost]  # by dataset and method
 
 
-def known_costs(folders: Sequence[Path], actions: dict[str, int], device: str | None) -> Costs:
+def known_costs(folders: Sequence[Path], grid: Grid, device: str | None) -> Costs:
     """Median cost of each (dataset, method) among completed records, scaled to `device` or on any.
 
+    A record of a model that the grid has in another size says nothing about the grid's and is left out.
     Raises ValueError if a folder does not exist.
     """
+    actions = expected_actions(grid.config)
     found: dict[str, dict[tuple[str, str], list[Cost]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         if not folder.is_dir():
@@ -82,11 +84,19 @@ def known_costs(folders: Sequence[Path], actions: dict[str, int], device: str | 
             except CorruptRecordError as error:
                 print(f"warning: {error}", file=sys.stderr)
                 continue
-            if record.completed:
+            if record.completed and _has_size_of(grid, record):
                 cost = cost_of(record, actions.get(record.dataset, 0))
                 found[cost.device if device else ""][record.dataset, record.method].append(cost)
     measured = {name: {key: _middle(costs) for key, costs in each.items()} for name, each in found.items()}
     return scaled_to(device, measured) if device else measured.get("", {})
+
+
+def _has_size_of(grid: Grid, record: RunRecord) -> bool:
+    """Whether a record's model is the grid's of that name, as far as both state it; yes if the grid has none."""
+    if record.method not in grid.contestants:
+        return True
+    ours, theirs = grid.settings(record.dataset, record.method)["model"], record.settings["model"]
+    return all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
 
 
 def _middle(costs: list[Cost]) -> Cost:
@@ -117,9 +127,10 @@ def _times(cost: Cost, ratio: float) -> Cost:
 def estimate(grid: Grid, cell: Cell, costs: Costs, actions: dict[str, int]) -> tuple[Cost, str] | None:
     """Cost of a cell and how it is known; None if nothing of its method's family ever ran."""
     origin = grid.contestants[cell.method].weights_of
-    family = cell.method.split(".")[0]
+    parts = cell.method.split(".")
+    family, parents = parts[0], [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
     relatives = sorted({method for _, method in costs if method.split(".")[0] == family})
-    for method in dict.fromkeys([cell.method, *([origin] if origin else []), family, *relatives]):
+    for method in dict.fromkeys([cell.method, *([origin] if origin else []), *parents, *relatives]):
         found = _of_method(method, cell.dataset, costs, actions)
         if found is None:
             continue
@@ -219,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     config = load_config(options.configfile)
     grid = Grid(config)
-    costs = known_costs(options.records, expected_actions(config), options.device)
+    costs = known_costs(options.records, grid, options.device)
     print(
         f"forecast for {config['name']}, from {len(costs)} measured pairs of dataset and method{_where(options, costs)}"
     )

@@ -8,6 +8,7 @@ A cell is running while a process holds its lock; the time of the rest comes fro
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 import time
@@ -41,8 +42,9 @@ def standing(cell: Cell, output: Path) -> Standing:
     folder = output / "runs" / cell.path
     saved = sorted((output / "checkpoints" / cell.path).glob("epoch-*.ckpt"))
     epoch = int(re.findall(r"\d+", saved[-1].name)[0]) if saved else None
-    if is_held(folder):
-        return Standing(cell, "running", epoch, time.time() - (folder / ".lock").stat().st_mtime)
+    with contextlib.suppress(FileNotFoundError):  # it may end while we look
+        if is_held(folder):
+            return Standing(cell, "running", epoch, time.time() - (folder / ".lock").stat().st_mtime)
     if not (folder / "record.json").exists():
         return Standing(cell, "interrupted" if saved else "waiting", epoch)
     try:
@@ -87,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, nargs="*", default=[ROOT / "results"], help="where finished runs lie")
     options = parser.parse_args(argv)
     config = load_config(options.configfile)
-    costs = known_costs(options.records, expected_actions(config), None)
-    print("\n".join(report(Grid(config), Path(config["output"]), costs)))
+    grid = Grid(config)
+    print("\n".join(report(grid, Path(config["output"]), known_costs(options.records, grid, None))))
     return 0
 
 
