@@ -102,7 +102,7 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
         record = run.failed("diverged", str(error), history)
     except torch.cuda.OutOfMemoryError:
         record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
-    if folder:
+    if folder and record.status != "out_of_memory":  # which may have been a moment's: run again, it goes on
         folder.close(files.outputs if record.completed else ())
     return record
 

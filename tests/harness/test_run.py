@@ -173,6 +173,24 @@ def test_the_epochs_before_a_failure_are_kept(tmp_path, monkeypatch, error, stat
     assert rows[0].startswith("epoch,loss") and [row.split(",")[0] for row in rows[1:]] == ["1", "2"]
 
 
+def test_memory_that_was_short_for_a_moment_costs_no_epochs(tmp_path, monkeypatch):
+    every = {"training": {"checkpoint_seconds": 0.0, "max_epochs": 4}}
+    undisturbed, files = trained(tmp_path / "undisturbed", job(**every))
+    _one_epoch, began = harness.fit._one_epoch, []
+
+    def fails_once(learner, plan, state, evaluator):
+        began.append(state.epoch)
+        if began == [0, 1, 2]:
+            raise torch.cuda.OutOfMemoryError("pretended")
+        _one_epoch(learner, plan, state, evaluator)
+
+    monkeypatch.setattr(harness.fit, "_one_epoch", fails_once)
+    assert trained(tmp_path / "run", job(**every), tmp_path / "checkpoints")[0].status == "out_of_memory"
+    record, again = trained(tmp_path / "run", job(**every), tmp_path / "checkpoints")
+    assert record.completed and began == [0, 1, 2, 2, 3]
+    assert again.ranks.read_bytes() == files.ranks.read_bytes()
+
+
 def test_out_of_gpu_memory_is_recorded_with_advice(tmp_path, monkeypatch):
     def out_of_memory(*_, **__):
         raise torch.cuda.OutOfMemoryError("pretended")
