@@ -23,7 +23,7 @@ from harness.methods import build_learner
 from harness.ranking import Evaluator
 from harness.record import RunRecord, read_record
 from harness.settings import from_mapping
-from harness.split import Sequences, Split, leave_one_out
+from harness.split import Sequences, Split, drop_first_item, leave_one_out
 from harness.streams import Streams
 
 
@@ -71,13 +71,16 @@ def export(
     if not hasattr(learner, "represent"):
         raise ValueError(f"{record.method}: generates no representation; list diffusion models in analysis.mmd")
     load_model(learner.module, options.record.with_name("weights.safetensors"), device=str(device.device))
+    history = split.history("test")
+    without_first = record.settings["evaluation"]["test_inputs_without_first"]
     evaluator = Evaluator(
-        split.history("test"),
+        history,
         split.target_U("test"),
         seed=record.seed,
         part="test",
         max_len=learner.max_len,
         batch_size=record.settings["training"]["eval_batch_size"],
+        inputs=drop_first_item(history) if without_first else None,
         device=device.device,
     )
     with device.products(), evaluation_mode(learner.module):
