@@ -35,6 +35,10 @@ rule runs:
         STATS,
 
 
+onstart:
+    forget_known()
+
+
 onsuccess:
     forget_finished()
     made = {job.rule.name for job in workflow.dag.jobs}

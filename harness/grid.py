@@ -163,6 +163,12 @@ class Grid:
     def compute_json(self) -> str:
         return json.dumps(asdict(self.compute), sort_keys=True)
 
+    def deciding_compute_json(self, *, on_gpu: bool) -> str:
+        """What of `compute` may change a result, so that nothing else reruns a run that is finished."""
+        values = asdict(self.compute) | {"device": "cuda" if on_gpu else "cpu"}
+        feeding = ("jobs_per_gpu", "threads") if on_gpu else ("jobs_per_gpu",)
+        return json.dumps({name: value for name, value in values.items() if name not in feeding}, sort_keys=True)
+
     def plan(self) -> dict[str, Any]:
         """What analysis needs to know: expected cells, display names, sweeps, cut-offs, whether claims are judged."""
         return {

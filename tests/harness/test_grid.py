@@ -154,6 +154,17 @@ def test_compute_settings_are_checked():
         Grid(config(compute={"devise": "cpu"})).compute_json()
 
 
+def test_what_decides_no_result_is_no_reason_to_run_again():
+    def deciding(on_gpu, **changes):
+        return Grid(config(compute=changes)).deciding_compute_json(on_gpu=on_gpu)
+
+    for changes in ({"jobs_per_gpu": 2}, {"device": "cuda"}, {"threads": 4}):
+        assert deciding(True, **changes) == deciding(True)
+    assert deciding(False) == deciding(False, device="cpu") != deciding(True)
+    assert deciding(False, threads=1) != deciding(False, threads=2), "sums in another order"
+    assert deciding(True, precision="bf16") != deciding(True) != deciding(True, deterministic=True)
+
+
 def test_the_plan_lists_every_cell_for_analysis():
     grid = Grid(config(sweeps=sweep()))
     plan = grid.plan()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -88,6 +89,14 @@ def test_tiny_workflow_from_data_to_report(checkout, python_m):
     records[0].unlink()
     jobs = planned("".join(_streams(python_m("snakemake", *options, "-n"))))
     assert jobs["train"] == 1, "a deleted record is run again"
+
+    # What a killed session left of a run that Snakemake had heard of by then is not taken for the one asked for now.
+    cell = records[1].parent.relative_to(out / "runs")
+    shutil.copytree(records[1].parent, out / "checkpoints" / cell / "finished")
+    shutil.rmtree(records[1].parent)
+    assert python_m("snakemake", *options, "--", str(records[1].relative_to(checkout))).returncode == 0
+    log = (out / "logs" / "train" / f"{cell}.log").read_text()
+    assert "epoch 1" in log and "its result is taken" not in log
 
 
 def _streams(result: subprocess.CompletedProcess[str]) -> tuple[str, str]:

@@ -4,9 +4,10 @@ ANALYSIS_CODE = {
     for name in ("tables", "figures", "report", "mmd_run")
 }
 TEMPLATES = sorted(glob.glob(f"{workflow.basedir}/analysis/templates/*"))
-AUDIT_FILES = sorted(
+PRINTED = sorted(glob.glob(f"{workflow.basedir}/analysis/audit/paper/*.csv"))
+AUDIT_FILES = PRINTED + sorted(
     path
-    for pattern in ("*.j2", "*.json", "claims/*.csv", "paper/*.csv")
+    for pattern in ("*.j2", "*.json", "claims/*.csv")
     for path in glob.glob(f"{workflow.basedir}/analysis/audit/{pattern}")
 )
 
@@ -51,10 +52,10 @@ rule represent:
         mem_mb=8000,
         runtime=60,
     params:
-        compute=GRID.compute_json(),
+        compute=GRID.deciding_compute_json(on_gpu=ON_GPU),
     shell:
         "python -m workflow.scripts.represent --sequences {input.sequences} --record {input.record} "
-        "--compute {params.compute:q} --out {output} > {log} 2>&1"
+        "--compute {COMPUTE:q} --out {output} > {log} 2>&1"
 
 
 rule mmd:
@@ -86,6 +87,7 @@ rule tables:
         STATS,
         MMD,
         TEMPLATES,
+        PRINTED,
         plan=rules.plan.output,
     output:
         directory(f"{OUT}/tables"),

@@ -7,11 +7,13 @@ import shlex
 import shutil
 import sys
 
+from snakemake.common import async_run
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
 sys.path.insert(0, workflow.basedir)
 
+from harness.checkpoint import FINISHED
 from harness.configuration import check, check_datasets, typed
 from harness.datasets import check_mirror, deciding
 from harness.gpu import visible_devices
@@ -54,6 +56,8 @@ if config["records"]:
 ON_GPU = GRID.compute.device == "cuda" or (
     GRID.compute.device == "auto" and bool(visible_devices())
 )
+# Given to jobs as a global and not as a parameter: of this, a change of what decides no result must rerun nothing.
+COMPUTE = GRID.compute_json()
 
 
 def one_of(names):
@@ -68,6 +72,22 @@ wildcard_constraints:
 
 def raw_file(wildcards):
     return SPECS[wildcards.dataset].raw_path(wildcards.dataset, config["raw_dir"])
+
+
+async def unheard(jobs):
+    """Those of `jobs` that an earlier session began and whose outputs it never took note of."""
+    return [job for job in jobs if await workflow.persistence.incomplete(job)]
+
+
+def forget_known():
+    """Remove what trainings of earlier sessions have kept, unless Snakemake died before it heard of their end.
+
+    Otherwise a session that was killed later would leave results there, and who deletes a run to have it made again
+    would be given them.
+    """
+    jobs = [job for job in workflow.dag.jobs if job.rule.name == "train"]
+    for job in set(jobs) - set(async_run(unheard(jobs))):
+        shutil.rmtree(f"{job.params.checkpoints}/{FINISHED}", ignore_errors=True)
 
 
 def forget_finished():

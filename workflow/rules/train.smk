@@ -40,13 +40,13 @@ rule train:
         settings=cell_params("settings"),
         code=cell_params("code"),
         base=cell_params("base"),
-        compute=GRID.compute_json(),
+        compute=GRID.deciding_compute_json(on_gpu=ON_GPU),
         folder=subpath(output.record, parent=True),
         checkpoints=f"{OUT}/checkpoints/{{dataset}}/{{method}}/seed{{seed}}",
     shell:
         "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "
         "--method {params.base} --name {wildcards.method} --seed {wildcards.seed} --overrides {params.overrides:q} "
-        "--compute {params.compute:q} --clock {CLOCK:q} --out {params.folder} --checkpoints {params.checkpoints} "
+        "--compute {COMPUTE:q} --clock {CLOCK:q} --out {params.folder} --checkpoints {params.checkpoints} "
         "> {log} 2>&1"
 
 
@@ -73,9 +73,9 @@ rule reevaluate:
         settings=cell_params("settings"),
         code=cell_params("code"),
         base=cell_params("base"),
-        compute=GRID.compute_json(),
+        compute=GRID.deciding_compute_json(on_gpu=ON_GPU),
         folder=subpath(output.record, parent=True),
     shell:
         "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "
         "--method {params.base} --name {wildcards.method} --seed {wildcards.seed} --overrides {params.overrides:q} "
-        "--compute {params.compute:q} --out {params.folder} --weights {input.weights} > {log} 2>&1"
+        "--compute {COMPUTE:q} --out {params.folder} --weights {input.weights} > {log} 2>&1"
