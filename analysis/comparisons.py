@@ -1,7 +1,8 @@
 """AlignDiff against every other method of the plan, tested from per-user gains: `comparisons.csv`.
 
-Fixed before looking: headline protocol (seen items stay), HR and NDCG at 10 (or the plan's first cut-off). A
-family for Holm's correction is one metric over all datasets, baselines and AlignDiff's own variants apart.
+Fixed before looking: headline protocol (seen items stay), HR and NDCG at 10 (or the plan's first cut-off). A family
+for Holm's correction is one metric over all datasets; baselines, AlignDiff's own variants, and variants of AlignDiff
+(tuned), which are compared with that, are families of their own.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ from analysis.load import Run, Runs
 from analysis.plan import Plan
 from analysis.significance import holm
 from analysis.statistics import compare_pairs
-from analysis.table_specs import CLAIMANT
+from analysis.table_specs import CLAIMANT, TUNED
 from harness.metrics import per_user
 from harness.record import write_text_atomically
 
 PROTOCOL = "kept"
 DRAW_SEED = 0
 CORRECTED = ("welch_p", "users_p", "both_p")
+FAMILIES = {
+    "baselines": "Baselines, floors and the rest",
+    "variants": "AlignDiff's own variants",
+    "tuned variants": "AlignDiff (tuned) minus its own variants",
+}
 FILE = "comparisons.csv"
 KEYS = ("dataset", "protocol", "metric", "family", "method", "rival")
 
 
 def compare_runs(runs: Runs, plan: Plan, *, resamples: int = 2000) -> pd.DataFrame:
     """Return one row per dataset, metric and rival: the fields of `analysis.statistics.Comparison`, corrected p
-    values (`welch_p_holm`, `users_p_holm`, `both_p_holm`, `family_size`) and the records behind it.
+    values with the size of their family (`welch_p_holm`, `welch_p_family`, ...) and the records behind it.
 
     Datasets whose runs saw different data are left out: nothing on them can be paired by user.
     """
@@ -47,7 +53,7 @@ def compare_runs(runs: Runs, plan: Plan, *, resamples: int = 2000) -> pd.DataFra
         for _, family in table.groupby(["metric", "family"]):
             result = holm([None if pd.isna(p) else p for p in family[name]])
             table.loc[family.index, f"{name}_holm"] = [np.nan if p is None else p for p in result.adjusted]
-            table.loc[family.index, "family_size"] = len(family)
+            table.loc[family.index, f"{name}_family"] = result.family_size  # a p that the data cannot give is no member
     return table
 
 
@@ -60,25 +66,38 @@ def _compare_on(runs: Runs, plan: Plan, *, dataset: str, metric: str, resamples:
         for name in runs.methods_of(dataset, base)
         if (found := _planned(runs, plan, dataset, name))
     }
-    claimants = [name for name, found in used.items() if found[0].record.method == CLAIMANT]
-    rivals = [name for name in used if name not in claimants]
-    pairs = [(ours, rival) for ours in claimants for rival in rivals]
+    methods = {name: found[0].record.method for name, found in used.items()}
+    pairs = [(ours, rival) for ours in used for rival in used if methods[ours] == claimant_against(methods[rival])]
     if not pairs:
         return
     gains = {name: _gains(found, metric) for name, found in used.items()}
     rng = np.random.default_rng(DRAW_SEED)
     for comparison in compare_pairs(gains, pairs, rng, resamples=resamples):
-        is_variant = origins[used[comparison.rival][0].record.method] == CLAIMANT
+        rival = methods[comparison.rival]
         yield {
             "dataset": dataset,
             "protocol": PROTOCOL,
             "metric": metric,
-            "family": "variants" if is_variant else "baselines",
+            "family": family_of(rival, origins[rival]),
             "rival_display": _display(plan, comparison.rival, used),
             **comparison.as_row(),
             "records": "; ".join(run.path for run in used[comparison.method] + used[comparison.rival]),
             "runs": "; ".join(run.key for run in used[comparison.method] + used[comparison.rival]),
         }
+
+
+def claimant_against(rival: str) -> str:
+    """The method that is compared with a rival: AlignDiff, or AlignDiff (tuned) for the variants of that."""
+    if rival == CLAIMANT:
+        return ""
+    return TUNED if rival.startswith(f"{TUNED}.") else CLAIMANT
+
+
+def family_of(rival: str, origin: str | None) -> str:
+    """One of FAMILIES."""
+    if claimant_against(rival) == TUNED:
+        return "tuned variants"
+    return "variants" if origin == CLAIMANT else "baselines"
 
 
 def _planned(runs: Runs, plan: Plan, dataset: str, name: str) -> list[Run]:

@@ -10,6 +10,7 @@ for itself, another seed may move it as far again.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from analysis.table_formats import pipe_table
 from harness.record import write_text_atomically
 
 METRICS = ("HR@10", "NDCG@10")
+CONTINUED = re.compile(r"\.[^0-9].*")  # omega_0.1 is no variant of a sweep's omega_0
 HEAD = (
     "run",
     "weights",
@@ -33,12 +35,13 @@ HEAD = (
 
 
 def origin_of(run: Run, runs: Iterable[Run]) -> Run | None:
-    """The run of the same dataset and seed with the longest name that `run`'s continues; None for a reading itself."""
-    same = (run.record.dataset, run.record.seed)
+    """The run of the same data and seed with the longest name that `run`'s continues; None for a reading itself."""
+    same = (run.record.dataset, run.record.data_sha256, run.record.seed)
     found = [
         other
         for other in runs
-        if (other.record.dataset, other.record.seed) == same and run.record.method.startswith(f"{other.record.method}.")
+        if (other.record.dataset, other.record.data_sha256, other.record.seed) == same
+        and CONTINUED.fullmatch(run.record.method.removeprefix(other.record.method))
     ]
     return max(found, key=lambda other: len(other.record.method), default=None)
 
@@ -52,7 +55,7 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def _line(run: Run, origin: Run | None) -> list[str]:
-    weights = "trained" if run.record.epochs_run else "taken over"
+    weights = "trained" if run.record.epochs_run else "taken over" if origin else ""
     own = [f"{100 * run.record.metrics['test_kept'][metric]:.2f}" for metric in METRICS]
     if origin is None:
         return [run.key, weights, *own, "", *[""] * len(METRICS), ""]

@@ -181,7 +181,8 @@ def _refuse_pair(one: Run, other: Run, kind: str) -> None:
     if values[0] != values[1]:
         raise MixedRunsError(
             f"{one.path} and {other.path} were made with different {kind} ({' and '.join(values)}) and must not be "
-            "compared as one; run the older one again, or show them as separate rows with --allow-mixed"
+            "compared as one; run the older one again, delete its folder if it is no longer wanted, or show them as "
+            "separate rows with --allow-mixed"
         )
 
 

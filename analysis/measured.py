@@ -15,7 +15,13 @@ from analysis.plan import Plan
 
 NOT_RUN = "not run"
 PAPER_CUTOFFS = (5, 10, 20)  # the paper's tables have these whatever the plan adds
-WORDS = {"diverged": "diverged", "out_of_memory": "out of memory", "unreadable": "unreadable", "missing": NOT_RUN}
+WORDS = {
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "unreadable": "unreadable",
+    "missing": NOT_RUN,
+    "elsewhere": "in another row",  # run with other code, settings or data, under allow_mixed
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,9 @@ class Outcome:
     @property
     def state(self) -> str:
         """Why there is no value: the commonest failure and how many it met, "not run" if nothing was tried."""
-        failed = Counter({kind: n for kind, n in self.counts.items() if kind not in ("completed", "missing")})
+        failed = Counter(
+            {kind: n for kind, n in self.counts.items() if kind not in ("completed", "missing", "elsewhere")}
+        )
         if not failed:
             return NOT_RUN
         return ", ".join(f"{WORDS[kind]} ({n} of {self.planned})" for kind, n in failed.most_common())
@@ -92,7 +100,7 @@ class Measurements:
         base = method.partition(" [")[0]
         seeds = self.plan.seeds(dataset, base)
         found = {run.record.seed: run.record.status for run in self.runs.of(dataset, method)}
-        counts = Counter(found.get(seed) or self._absent(f"{dataset}/{base}/seed{seed}") for seed in seeds)
+        counts = Counter(found.get(seed) or self._absent(dataset, base, seed) for seed in seeds)
         return Outcome(len(seeds), counts)
 
     def cell(self, dataset: str, method: str, protocol: str, metric: str, printed: str = "") -> Cell:
@@ -109,8 +117,11 @@ class Measurements:
             Cell(printed, planned=outcome.planned, note=outcome.note, records=tuple(rows["record"]), runs=keys),
         )
 
-    def _absent(self, key: str) -> str:
-        return "unreadable" if key in self._problems else "missing"
+    def _absent(self, dataset: str, base: str, seed: int) -> str:
+        names = self.runs.methods_of(dataset, base)
+        if any(run.record.seed == seed for name in names for run in self.runs.of(dataset, name)):
+            return "elsewhere"
+        return "unreadable" if f"{dataset}/{base}/seed{seed}" in self._problems else "missing"
 
 
 def averaged(values: Sequence[float] | np.ndarray, cell: Cell) -> Cell:

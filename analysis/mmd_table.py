@@ -21,7 +21,7 @@ from analysis.mmd_run import IDENTITY, SCHEMA
 from analysis.plan import Plan
 from analysis.significance import welch_t
 from analysis.table_model import Block, Row, Table
-from analysis.table_specs import CLAIMANT
+from analysis.table_specs import CLAIMANT, group_of
 
 RIVAL = "diffurec"  # the text names it as the paper's "SOTA" column
 PRINTED_NAMES = {RIVAL: "DiffuRec", CLAIMANT: "AlignDiff"}
@@ -83,7 +83,9 @@ def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{path}: not an MMD file ({error}); delete it and run again") from error
         record = records.get(run.key)
-        stale = [name for name in IDENTITY if record is not None and getattr(record, name) != values[name]]
+        if record is None:  # left of a run that is gone
+            continue
+        stale = [name for name in IDENTITY if getattr(record, name) != values[name]]
         if stale:
             raise MixedRunsError(f"{path}: measured on another run than the record of {run.key} ({stale[0]} differs)")
         found.append(run)
@@ -126,21 +128,27 @@ def _run_row(run: MMDRun, view: str, plan: Plan) -> Row:
 def _block(mmd: Sequence[MMDRun], printed, plan: Plan, dataset: str, display: str) -> Block:
     here = [run for run in mmd if run.dataset == dataset]
     labels = dict(PRINTED_NAMES) | plan.labels()
-    methods = list(dict.fromkeys([*PRINTED_NAMES, *(run.method for run in here)]))
-    rows = []
-    for method in methods:
+    others = [m for m in dict.fromkeys(run.method for run in here) if m not in PRINTED_NAMES]
+    rows: list[list[Cell]] = []
+    for method in (*PRINTED_NAMES, *others):
         text = _printed(printed.get((dataset, PRINTED_NAMES.get(method))))
         runs = [run for run in here if run.method == method and run.seed in plan.seeds(dataset, method)]
         rows.append([_cell(runs, view, text, len(plan.seeds(dataset, method))) for view in VIEWS])
     # Raw values lie in different spaces: nothing there is best.
+    own = rows[: len(PRINTED_NAMES)]
     columns = [
         column if view == "raw" else marked(column, lower_is_better=True)
-        for view, column in zip(VIEWS, map(list, zip(*rows, strict=True)), strict=True)
+        for view, column in zip(VIEWS, map(list, zip(*own, strict=True)), strict=True)
     ]
     cells = list(zip(*columns, strict=True))
-    derived = _claims(here, cells, methods, printed.get((dataset, PRINTED_NAMES[CLAIMANT])), plan, dataset)
-    shown = tuple(Row(labels.get(m, m), m, row) for m, row in zip(methods, cells, strict=True))
-    return Block(dataset, display, "", VIEWS, shown, derived)
+    derived = _claims(here, cells, list(PRINTED_NAMES), printed.get((dataset, PRINTED_NAMES[CLAIMANT])), plan, dataset)
+    shown = tuple(Row(labels.get(m, m), m, row) for m, row in zip(PRINTED_NAMES, cells, strict=True))
+    origins = {name: cell.variant_of for name, cell in plan.methods().items()}
+    beside = tuple(
+        Row(labels.get(m, m), m, tuple(row), group_of(m, origins.get(m), {*PRINTED_NAMES}))
+        for m, row in zip(others, rows[len(PRINTED_NAMES) :], strict=True)
+    )
+    return Block(dataset, display, "", VIEWS, shown, derived, beside)
 
 
 def _cell(runs: Sequence[MMDRun], view: str, text: str, planned: int) -> Cell:

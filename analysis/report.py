@@ -75,6 +75,7 @@ def render(
             tables=tables,
             glance=glance(tables, tests),
             tests=test_groups(tests, plan),
+            families=comparisons.FAMILIES,
             pictures={name: [p for p in pictures if p.section == name] for name in ("results", "paper", "curves")},
             entries={name: [entry for entry in entries if entry.dataset == name] for name in _datasets(runs, plan)},
             display={name: plan.datasets.get(name, name) for name in _datasets(runs, plan)},

@@ -141,7 +141,7 @@ def subjects_under(spec: TableSpec, plan: Plan, dataset: str) -> list[Subject]:
     elsewhere |= plan.swept()
     known = {subject.method for subject in spec.subjects}
     others = [
-        Subject(name, labels[name], group=_group(name, cell.variant_of, known))
+        Subject(name, labels[name], group=group_of(name, cell.variant_of, known))
         for name, cell in plan.methods().items()
         if name not in elsewhere
     ]
@@ -165,7 +165,8 @@ def _twins_under(spec: TableSpec, plan: Plan, dataset: str) -> list[Subject]:
     return found if any(plan.seeds(dataset, twin.method) for twin in found if twin.method != TUNED) else []
 
 
-def _group(method: str, origin: str | None, known: set[str]) -> str:
+def group_of(method: str, origin: str | None, known: set[str]) -> str:
+    """Return the heading over a row that is not in the paper's table.  known: methods of the table itself."""
     if method.startswith("floor."):
         return FLOORS
     if origin == CLAIMANT:

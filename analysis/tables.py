@@ -114,14 +114,16 @@ def _improvement(rows: Sequence[Row], claimed: Sequence, num_rivals: int, *, is_
 
     Floors, tuned baselines and controls are no rows of the paper's and take no part.
     """
-    ours = next((row for row in rows if row.method == CLAIMANT), None)
+    own = [row for row in rows if row.base == CLAIMANT]
+    ours = own[0] if len(own) == 1 else None
     rivals = [row for row in rows if row.base != CLAIMANT]
     cells = []
     for i, printed in enumerate(claimed):
         text = printed.improvement.text if printed and printed.improvement else ""
         known = [row for row in rivals if row.cells[i].value]
         if is_mixed or ours is None or ours.cells[i].value is None or not known:
-            cells.append(Cell(text, state="runs saw different data" if is_mixed else NOT_RUN))
+            mixed = "runs saw different data" if is_mixed else "runs are mixed" if len(own) > 1 else NOT_RUN
+            cells.append(Cell(text, state=mixed))
             continue
         cell, best = ours.cells[i], max(known, key=lambda row: row.cells[i].value)
         rival = best.cells[i]

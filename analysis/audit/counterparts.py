@@ -110,7 +110,8 @@ def _unstated(cell: Cell) -> Pair:
 def judge_improvements(paper: Paper, results: Mapping[tuple, Result], samples: Samples) -> list[Pair]:
     """Judge the improvements of Table 2 from the comparisons of `best-overall`, by (dataset, metric, rival).
 
-    The rival is the best measured baseline; its mean is taken as exact in the interval of the percentage.
+    The rival is the best baseline, or, where some have no runs, the best of those that are clearly above AlignDiff; its
+    mean is taken as exact in the interval of the percentage.
     """
     pairs = []
     for cell in paper.table("2"):
@@ -173,7 +174,7 @@ def _judge_gain(here: Mapping[str, Result], cell: Cell, samples: Samples) -> tup
         for rival, r in here.items()
         if r.is_measured
     }
-    rival = max(against or means, key=means.__getitem__)
+    rival = max(against if lacking else means, key=means.__getitem__)
     result, base = here[rival], means[rival]
     if not base:
         return Judgement("undecided", f"The best other model, {rival}, scores zero."), None
@@ -185,8 +186,9 @@ def _judge_gain(here: Mapping[str, Result], cell: Cell, samples: Samples) -> tup
     if mean > 0:
         why = " It is smaller than printed." if clear else " It does not survive correction."
         return Judgement("holds in direction only", said + why, result), (low, mean, high)
-    status = "contradicted" if clear and mean < 0 else "not reproduced"
-    return Judgement(status, said, result), (low, mean, high)
+    if against and rival not in against:
+        said += f" {max(against, key=means.__getitem__)} is clearly above AlignDiff."
+    return Judgement("contradicted" if against else "not reproduced", said, result), (low, mean, high)
 
 
 def judge_counts(paper: Paper, data: Mapping[str, Mapping[str, Any]]) -> list[Pair]:

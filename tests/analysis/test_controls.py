@@ -46,6 +46,17 @@ def test_a_reading_has_no_other_seeds_no_partner_and_failures_no_line(runs):
     assert "sign_turned" not in made
 
 
+def test_what_is_no_variant_has_no_partner(grid):
+    """A floor, a point of a sweep whose name begins like another's, and a run on other data."""
+    for method in ("aligndiff.omega_0", "aligndiff.omega_0.1", "floor.knn"):
+        grid.write(method, epochs_run=0, best_epoch=None)
+    grid.write("aligndiff", data_sha256="f" * 64)
+    made = controls.table(load_runs(grid.runs, allow_mixed=True).runs)
+    for method in ("aligndiff.omega_0", "aligndiff.omega_0.1", "floor.knn", "aligndiff"):
+        assert cells(made, f"beauty/{method}/seed1")[4:] == ["", "", "", ""]
+    assert cells(made, "beauty/floor.knn/seed1")[1] == ""
+
+
 def test_the_table_goes_between_the_marks(runs, grid, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before {overview.BEGIN} {overview.END} after")

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from analysis import figures, mmd_run, mmd_table, report, tables
+from analysis.audit.paper_tables import load_paper
 from analysis.inventory import duration, rerun_command, size
 from analysis.load import MixedRunsError, load_runs
 from analysis.mmd_run import IDENTITY
 from analysis.plan import read_plan
+from analysis.table_specs import OTHER_SETTINGS
 from workflow.scripts.represent import sample
 
 HISTORY = "epoch,loss,val_NDCG@10\n1,9.1,0.01\n2,8.2,\n3,7.9,0.02\n"
@@ -267,6 +269,10 @@ def test_mmd_files_become_table_5_and_its_figure(grid, measured_mmd):
     ):
         assert float(mine[column]["measured"]) == pytest.approx(value)
         assert mine[column]["records"] == str(folder / "beauty/aligndiff/seed1.json")
+    with open(out / "table5.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["dataset"], row["column"]) == ("beauty", "cosine")]
+    marks = {row["method"]: row["mark"] for row in rows}
+    assert {marks["aligndiff"], marks["diffurec"]} == {"best", "second"}
     pictures = ["--representations", str(grid.folder / "representations"), "--tables", str(out)]
     assert figures.main([*shared, *pictures, "--out", str(out)]) == 0
     assert (out / "table5_mmd.svg").is_file() and (out / "figure4_beauty.pdf").is_file()
@@ -294,6 +300,28 @@ def test_an_mmd_file_of_another_run_is_refused(grid, measured_mmd):
     grid.write("aligndiff", 2, settings_sha256="9" * 64)
     with pytest.raises(MixedRunsError, match="aligndiff/seed1.json.*settings_sha256"):
         mmd_table.read_folder(measured_mmd[1], load_runs(grid.runs))
+
+
+def test_an_mmd_file_of_a_run_that_is_gone_is_left_out(grid, measured_mmd):
+    shutil.rmtree(grid.runs / "beauty" / "aligndiff" / "seed2")
+    found = mmd_table.read_folder(measured_mmd[1], load_runs(grid.runs))
+    assert [run.key for run in found if run.method == "aligndiff"] == ["beauty/aligndiff/seed1"]
+
+
+def test_other_readings_stand_apart_in_table_5_and_are_never_best(grid, measured_mmd):
+    """diffurec.keys, nearest of all, does not take the mark from the paper's two."""
+    plan, folder = measured_mmd
+    for seed in (1, 2):
+        record = grid.write("diffurec.keys", seed)
+        npz = grid.folder / "representations" / "beauty" / "aligndiff" / f"seed{seed}.npz"
+        out = folder / "beauty" / "diffurec.keys" / f"seed{seed}.json"
+        arguments = ["--representations", str(npz), "--record", str(record), "--out", str(out)]
+        assert mmd_run.main([*arguments, "--permutations", "9"]) == 0
+    plan = read_plan(grid.plan([(m, s) for m in ("diffurec", "aligndiff", "diffurec.keys") for s in (1, 2)]))
+    block = mmd_table.build(mmd_table.read_folder(folder, load_runs(grid.runs)), load_paper(), plan).blocks[0]
+    assert [row.method for row in block.rows] == ["diffurec", "aligndiff"]
+    assert [(row.method, row.group) for row in block.others] == [("diffurec.keys", OTHER_SETTINGS)]
+    assert not any(cell.mark for cell in block.others[0].cells)
 
 
 def test_representations_must_match_in_shape(grid, tmp_path):

@@ -87,6 +87,17 @@ def test_mixed_code_gives_two_rows_and_no_average(grid):
     assert values == [75.0, 50.0]
 
 
+def test_seeds_in_another_row_are_not_called_missing(grid):
+    for seed, code in ((1, "c"), (2, "c"), (3, "e")):
+        grid.write("aligndiff", seed, BEST, code_digest=code * 64)
+    grid.write("sasrec", 1, WORSE)
+    plan = grid.plan([("aligndiff", 1), ("aligndiff", 2), ("aligndiff", 3), ("sasrec", 1)])
+    table = tables_of(grid, plan, allow_mixed=True)["table2"]
+    notes = [row_of(table, f"aligndiff [code {d * 8}]")["HR@10"].note for d in "ce"]
+    assert notes == ["2 of 3 seeds: 1 in another row", "1 of 3 seeds: 2 in another row"]
+    assert row_of(table, GAIN)["HR@10"].text == "runs are mixed"
+
+
 def test_runs_outside_the_plan_stay_out(grid):
     grid.write("sasrec", 1, BEST)
     grid.write("sasrec", 9, WORSE)
@@ -311,8 +322,33 @@ def test_comparisons_carry_records_and_correct_for_their_family(grid):
         ("sasrec", "baselines"),
         ("aligndiff.b", "variants"),
     }
-    assert set(table["family_size"]) == {1}
+    for p in comparisons.CORRECTED:  # one rival a family, which counts if it has a p
+        assert (table[f"{p}_family"] == table[p].notna()).all()
     assert all(len(records.split("; ")) == 4 for records in table["records"])
+
+
+def test_a_family_counts_the_tests_that_there_are(grid):
+    """A rival with one seed has a p over users and none over seeds."""
+    for method, seeds in (("aligndiff", (1, 2)), ("sasrec", (1, 2)), ("caser", (1,))):
+        for seed in seeds:
+            grid.write(method, seed, tuple(r + seed for r in (BEST if method == "aligndiff" else WORSE)))
+    plan = grid.plan([("aligndiff", 1), ("aligndiff", 2), ("sasrec", 1), ("sasrec", 2), ("caser", 1)])
+    table = comparisons.compare_runs(load_runs(grid.runs), read_plan(plan), resamples=50)
+    assert set(table["users_p_family"]) == {2} and set(table["both_p_family"]) == {1}
+
+
+def test_variants_of_the_tuned_model_are_compared_with_that_and_in_a_family_of_their_own(grid):
+    methods = ("aligndiff", "aligndiff.tuned", "aligndiff.tuned.energy_1", "sasrec")
+    for method in methods:
+        grid.write(method, 1, BEST)
+    plan = grid.plan([(method, 1) for method in methods])
+    table = comparisons.compare_runs(load_runs(grid.runs), read_plan(plan), resamples=50)
+    assert set(zip(table["method"], table["rival"], table["family"], strict=True)) == {
+        ("aligndiff", "sasrec", "baselines"),
+        ("aligndiff", "aligndiff.tuned", "variants"),
+        ("aligndiff.tuned", "aligndiff.tuned.energy_1", "tuned variants"),
+    }
+    assert set(table["family"]) == comparisons.FAMILIES.keys()
 
 
 def test_command_line_writes_every_format_and_warns_of_gaps(grid, capsys):
