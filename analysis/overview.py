@@ -35,12 +35,13 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
     return "\n\n".join(
         [
             f"{' / '.join(SHOWN)} in percent, seen items kept. {UNFINISHED} ended by its budget of epochs before early "
-            "stopping: how far the budget went, no verdict on the model. Rows below the gap are not in the paper's "
-            "table.",
+            "stopping: how far the budget went, no verdict on the model. ±: standard deviation over seeds; how many is "
+            "said below, and two say little. Rows below the gap are not in the paper's table.",
             comparison(main, unfinished={run.key for run in trained if is_unfinished(run)}),
             "**The audit in short.**",
             "\n".join(f"- {line}" for line in audit),
-            "**What these runs took.**",
+            "**What these runs took.** Wall times on shared processors, some with spells in which the run was stopped: "
+            "orientation only.",
             costs(trained, plan),
         ]
     )

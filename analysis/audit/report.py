@@ -90,7 +90,7 @@ def summary(audit: Audit) -> list[str]:
     tail = [
         f"{label}: {', '.join(f'{o.check} ({o.held} of {o.checked})' for o in group)}."
         for label, group in (
-            ("Also with findings", hidden),
+            ("Also with findings, how many hold", hidden),
             ("Context only", asides),
             ("Without objection", clean),
         )
@@ -123,7 +123,8 @@ def _inside(figures: list[Counterpart]) -> str:
         return ""
     seeds, reach = min((b.runs, -(b.interval[1] - b.interval[0]) / 2) for b in figures if b.interval)
     held = f"{sum(bool(b.inside) for b in figures)} of {len(figures)} printed figures with runs lie in our intervals"
-    return f" {held}; one over {seeds} seeds reaches ±{-reach:.2f}.{_outside(figures)}"
+    width = f"one over {seeds} seeds is as wide as ±{-reach:.2f}, so to lie in it may say little"
+    return f" {held}; {width}.{_outside(figures)}"
 
 
 def _outside(figures: list[Counterpart]) -> str:

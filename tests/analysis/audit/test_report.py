@@ -95,5 +95,8 @@ def test_printed_figures_outside_our_intervals_are_named_with_their_side():
             beside("improvement/T2/Beauty/HR@5/AlignDiff", -3.0, False),
         ]
     )
-    assert text.startswith(" 1 of 4 printed figures with runs lie in our intervals; one over 2 seeds reaches ±0.50.")
+    assert text.startswith(
+        " 1 of 4 printed figures with runs lie in our intervals; one over 2 seeds is as wide as ±0.50, "
+        "so to lie in it may say little."
+    )
     assert text.endswith(" Outside, ours above: GRU4Rec on Beauty (2); ours below: w/o ML (Table 3) on Toys (1).")
