@@ -15,7 +15,7 @@ from aligndiff.config import Config
 from harness.layers import Dropout, merge_heads, split_heads, token_weights, weigh_tokens
 from harness.packing import Packing
 
-EPS = 1e-12  # of every LayerNorm, as DiffuRec
+EPS = 1e-12  # of the last LayerNorm, as DiffuRec
 
 
 def query_index(real_BL: Tensor, reading: str) -> Tensor:

@@ -68,6 +68,7 @@ class Config:
 
 def positive(x: Tensor) -> Tensor:
     """ELU(x) + 1: how the paper keeps covariances above 0."""
+    x = x.float() if x.dtype is torch.bfloat16 else x  # which has no room for a small x beside 1
     return F.elu(x) + 1
 
 
