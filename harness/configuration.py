@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from harness.datasets import DatasetSpec
+from harness.interactions import FORMATS
 from harness.settings import nearest
 
 
@@ -26,6 +27,11 @@ def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
 def check_datasets(entries: Mapping[str, Any], needed: Iterable[str] = ()) -> dict[str, DatasetSpec]:
     """Return all datasets, used or not.  Raises ValueError on a mistake in one, or if a `needed` one lacks its file."""
     specs = {name: DatasetSpec.from_mapping(name, entry) for name, entry in entries.items()}
+    for name, spec in specs.items():
+        for found in {spec.format, *(address.format for address in spec.urls)} - {None}:
+            if found not in FORMATS:
+                known = ", ".join(FORMATS)
+                raise ValueError(f"datasets.{name}.format: unknown {found!r}{nearest(found, FORMATS)}; known: {known}")
     for name in needed:
         spec = specs[name]
         if spec.file is not None and not Path(spec.file).is_file():
@@ -63,4 +69,6 @@ def _explain(error: ValidationError) -> str:
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{where}: missing key {', '.join(map(repr, missing))}"
+    if error.validator == "pattern":
+        return f"{where}: {error.instance!r} has a character that names of folders must not have"
     return f"{where}: {error.message}"

@@ -88,6 +88,8 @@ class DatasetSpec:
             if key not in flat:
                 raise ValueError(f"{where}: the key {key!r} is missing")
         spec = from_mapping(cls, flat, where=where)
+        if isinstance(nested.get("urls", ()), str | Mapping):
+            raise ValueError(f"{where}.urls: expected a list of addresses, each after a dash")
         try:
             urls = tuple(_address(entry, spec, f"{where}.urls") for entry in nested.get("urls", ()))
             kept = from_mapping(Filter, nested.get("filter"), where=f"{where}.filter")

@@ -7,6 +7,7 @@ are ours. Nothing is resumed: a file is either whole or absent.
 
 from __future__ import annotations
 
+import gzip
 import logging
 import re
 import shutil
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,8 +209,8 @@ def _check_content(path: Path, address: Address) -> None:
     """Refuse a web page in place of data, a wrong length, a wrong digest, a zip archive without its index."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        start = file.read(512).lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<script")):
         raise BrokenSourceError("the answer is a web page, not data")
     if size == 0:
         raise BrokenSourceError("the answer is empty", transient=True)
@@ -218,6 +220,18 @@ def _check_content(path: Path, address: Address) -> None:
         raise BrokenSourceError(_mismatch(path, (address,)))
     if start.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
         raise BrokenSourceError("the zip archive is cut short", transient=True)
+    if start.startswith(b"\x1f\x8b"):
+        _read_through(path)
+
+
+def _read_through(path: Path) -> None:
+    """Refuse a gzip file that ends early or is damaged: nobody may have published a digest of it."""
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise BrokenSourceError(f"the gzip file is cut short or damaged ({error})", transient=True) from error
 
 
 def _mismatch(path: Path, addresses: tuple[Address, ...]) -> str:

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.configuration import check, typed
+from harness.configuration import check, check_datasets, typed
 from harness.digest import ROOT
 from harness.grid import Grid
 from harness.settings import merge
@@ -60,11 +60,28 @@ def test_the_shipped_configurations_are_legal(name):
         (["sweeps", 0], {"method": "x"}, "sweeps.0: missing key 'name', 'field', 'values', 'retrain', 'datasets'"),
         (["analysis", "cutoffs"], [0], "analysis.cutoffs.0"),
         (["name"], None, "name: None is not of type 'string'"),
+        (["output"], "results/my run", "output: 'results/my run' has a character that names of folders must not have"),
+        (["output"], "", "output: '' has a character|output"),
+        (["datasets", "a/b"], {"display": "A"}, "datasets: 'a/b'"),
     ],
 )
 def test_mistakes_are_named_with_place_and_nearest_key(path, value, message):
     with pytest.raises(ValueError, match=message):
         check(changed(path, value), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"format": "amazon-rating"}, "datasets.shop.format: unknown 'amazon-rating' .did you mean 'amazon-ratings'"),
+        ({"urls": "https://host/x"}, "datasets.shop.urls: expected a list of addresses"),
+        ({"urls": {"url": "https://host/x"}}, "datasets.shop.urls: expected a list of addresses"),
+        ({"urls": [5]}, "datasets.shop"),
+    ],
+)
+def test_mistakes_in_a_dataset_are_found_before_anything_is_fetched(entry, message):
+    with pytest.raises(ValueError, match=message):
+        check_datasets({"shop": {"display": "Shop", "format": "inter"} | entry})
 
 
 def test_a_missing_key_is_named():

@@ -1,5 +1,6 @@
 """Downloads from a local server that misbehaves in every way we could think of."""
 
+import gzip
 import hashlib
 import io
 import resource
@@ -233,6 +234,21 @@ def test_zip_without_its_end_is_refused(server, tmp_path):
     (mirror / "u.zip").write_bytes(packed.getvalue()[:-40])
     message = refused(spec(f"{server.url}/status/404/u.zip", digest=None), tmp_path / "u.zip", mirror=mirror)
     assert "cut short" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(DATA)[:-9], "cut short or damaged"),
+        (b"\xef\xbb\xbf<!DOCTYPE html>moved", "a web page, not data"),
+        (b"<script>redirect()</script>", "a web page, not data"),
+    ],
+)
+def test_what_is_no_data_is_refused_without_a_digest_too(server, tmp_path, content, message):
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "u.gz").write_bytes(content)
+    entry = spec(f"{server.url}/status/404/u.gz", digest=None)
+    assert message in refused(entry, tmp_path / "u.gz", mirror=tmp_path / "mirror")
 
 
 def test_target_that_cannot_be_written_is_named(server, tmp_path):

@@ -133,6 +133,28 @@ def test_a_mistake_in_the_configuration_is_named(checkout, python_m, edit, messa
     assert "Traceback" not in said
 
 
+def test_a_raw_file_put_there_by_hand_is_never_deleted(checkout, python_m):
+    """Neither one's own file that lies among the downloads, nor one whose addresses do not work."""
+    content = (checkout / "tests/data/toy.sequences.txt").read_bytes()
+    for name in ("own", "placed"):
+        path = checkout / "resources" / "raw" / name / "toy.txt"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    shared = {"display": "Toy", "format": "sequences"}
+    datasets = {
+        "own": shared | {"file": "resources/raw/own/toy.txt"},
+        "placed": shared | {"urls": ["http://127.0.0.1:9/toy.txt"]},
+    }
+    config = yaml.safe_load((checkout / "config" / "tiny.yaml").read_text()) | {"datasets": datasets}
+    config["grid"] = [{"datasets": ["own", "placed"], "methods": ["sasrec"], "seeds": [1]}]
+    (checkout / "mine.yaml").write_text(yaml.safe_dump(config))
+    targets = [f"results/tiny/data/{name}/sequences.npz" for name in datasets]
+    result = python_m("snakemake", "--configfile", "mine.yaml", "--cores", "1", "--forceall", "--", *targets)
+    assert result.returncode == 0, result.stderr[-4000:]
+    for name in datasets:
+        assert (checkout / "resources" / "raw" / name / "toy.txt").read_bytes() == content
+
+
 def test_a_diverging_run_leaves_a_gap_and_the_rest_goes_on(checkout, python_m):
     """NaN losses are recorded as diverged; tables show the gap; the other method's cells are complete."""
     config = yaml.safe_load((checkout / "config" / "tiny.yaml").read_text())

@@ -11,11 +11,18 @@ def entry(raw_file):
     )
 
 
+# A dataset with a `file` of one's own is never fetched, wherever that file lies.
+DOWNLOADED = [name for name, spec in SPECS.items() if spec.urls and spec.file is None]
+
+
 rule download:
+    # Not deleted before the job: it may have been put there by hand. The script looks at it and fetches it only if it must.
     output:
-        f"{config['raw_dir']}/{{dataset}}/{{file}}",
+        update(f"{config['raw_dir']}/{{dataset}}/{{file}}"),
     log:
         f"{OUT}/logs/download/{{dataset}}/{{file}}.log",
+    wildcard_constraints:
+        dataset=one_of(DOWNLOADED),
     conda:
         "../../environment.yml"
     params:
