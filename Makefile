@@ -11,6 +11,11 @@ TORCH_INDEX ?=
 CORES ?= 2
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c . || true)
 
+# Jobs that find a GPU by themselves use it, whatever number they were allowed.
+ifeq ($(GPUS),0)
+export CUDA_VISIBLE_DEVICES :=
+endif
+
 python := .venv/bin/python
 snakemake := $(python) -m snakemake
 # Device to forecast for, as records name it; empty: as measured.

@@ -47,6 +47,10 @@ def is_held(folder: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False  # nobody can tell
     finally:
         os.close(descriptor)
 

@@ -88,4 +88,5 @@ def test_a_file_system_without_locks_is_said_and_used_all_the_same(tmp_path, mon
     monkeypatch.setattr(lock.fcntl, "flock", unsupported)
     with sole_writer(tmp_path) as waited:
         assert not waited
+        assert not lock.is_held(tmp_path), "nobody can tell"
     assert "has no locks" in caplog.text
