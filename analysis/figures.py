@@ -116,7 +116,9 @@ def draw_sweeps(runs: Runs, plan: Plan) -> Iterator[Drawn]:
     if not plan.sweeps:
         return
     values = runs.table([10])
-    values = values[values["protocol"] == "kept"]
+    planned = {(cell.dataset, cell.method, cell.seed) for cell in plan.cells}
+    keys = zip(values["dataset"], values["method"], values["seed"], strict=True)
+    values = values[[key in planned for key in keys] & (values["protocol"] == "kept")]
     for sweep in plan.sweeps:
         at = dict(zip(sweep.cells, sweep.values, strict=True))
         rows = values[values["method"].isin(at)]
@@ -124,7 +126,7 @@ def draw_sweeps(runs: Runs, plan: Plan) -> Iterator[Drawn]:
         if rows.empty or not numeric:
             continue
         figure, axes = plots.new_figure(1, 2, width=plots.PAGE_WIDTH)
-        spread = min(v for v in sweep.values if v > 0) * 20 < max(sweep.values) and min(sweep.values) > 0
+        spread = 0 < min(sweep.values) * 20 < max(sweep.values)
         for ax, metric in zip(axes.flat, ("HR@10", "NDCG@10"), strict=True):
             part = rows[rows["metric"] == metric]
             tidy = pd.DataFrame(
@@ -137,6 +139,7 @@ def draw_sweeps(runs: Runs, plan: Plan) -> Iterator[Drawn]:
 
 def draw_mmd(mmd: Sequence[mmd_table.MMDRun], plan: Plan) -> Iterator[Drawn]:
     """Draw Table 5 in the two views that compare models."""
+    mmd = [run for run in mmd if run.seed in plan.seeds(run.dataset, run.method)]
     if not mmd:
         return
     figure, axes = plots.new_figure(1, 2, width=plots.PAGE_WIDTH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Environment:
 
 
 def list_entries(
-    runs: Runs, plan: Plan, *, folder: Path, configfile: str | None, made_elsewhere: bool = False
+    runs: Runs, plan: Plan, *, folder: Path, configfiles: Sequence[str], made_elsewhere: bool = False
 ) -> list[Entry]:
     """Return the planned runs in order of the plan, then those outside it; a missing run is a row as well.
 
@@ -62,7 +62,7 @@ def list_entries(
     labels = plan.labels()
     entries = []
     for cell in plan.cells:
-        command = "" if made_elsewhere else rerun_command(folder / cell.path / "record.json", configfile)
+        command = "" if made_elsewhere else rerun_command(folder / cell.path / "record.json", configfiles)
         identity = {"key": cell.path, "dataset": cell.dataset, "label": labels[cell.method], "seed": str(cell.seed)}
         if cell.path in found:
             entries.append(_entry(found[cell.path], labels[cell.method], command))
@@ -117,9 +117,10 @@ def _entry(run: Run, label: str, command: str, *, reason: str = "") -> Entry:
     )
 
 
-def rerun_command(record: Path, configfile: str | None) -> str:
+def rerun_command(record: Path, configfiles: Sequence[str]) -> str:
     """Return the one command that makes a cell again, whether or not it is there."""
-    parts = ["snakemake", "--cores", "2", *(["--configfile", configfile] if configfile else []), "--force", str(record)]
+    named = ["--configfile", *configfiles] if configfiles else []
+    parts = ["snakemake", "--cores", "2", *named, "--force", str(record)]
     return shlex.join(parts)
 
 

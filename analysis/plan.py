@@ -9,9 +9,9 @@
      "datasets": {"beauty": {"display": "Beauty"}},
      "cutoffs": [5, 10, 20],
      "verdicts": true,
-     "configfile": "config/demo.yaml"}
+     "configfiles": ["config/demo.yaml"]}
 
-`verdicts` is optional: false where the runs are a demonstration, which judges no claim. `configfile` is optional and
+`verdicts` is optional: false where the runs are a demonstration, which judges no claim. `configfiles` is optional and
 only completes the command that reruns a cell.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIRED = ("name", "cells", "datasets", "cutoffs")
-OPTIONAL = ("sweeps", "configfile", "verdicts")
+OPTIONAL = ("sweeps", "configfiles", "verdicts")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Plan:
     datasets: Mapping[str, str]  # key -> display name, in order
     cutoffs: tuple[int, ...]
     sweeps: tuple[Sweep, ...] = ()
-    configfile: str | None = None
+    configfiles: tuple[str, ...] = ()
     verdicts: bool = True  # whether claims are judged by these runs
 
     def seeds(self, dataset: str, method: str) -> list[int]:
@@ -126,7 +126,7 @@ def _plan(values: Mapping[str, Any]) -> Plan:
         datasets=datasets,
         cutoffs=tuple(int(k) for k in values["cutoffs"]),
         sweeps=tuple(_sweep(sweep) for sweep in values.get("sweeps") or []),
-        configfile=values.get("configfile"),
+        configfiles=tuple(values.get("configfiles") or ()),
         verdicts=bool(values.get("verdicts", True)),
     )
 

@@ -61,11 +61,11 @@ def render(
     stats: Mapping[str, tuple[str, dict]],
     audit: Mapping[str, Any] | None,
     runs_folder: Path,
-    configfile: str | None,
+    configfiles: Sequence[str],
     made_elsewhere: bool = False,
 ) -> str:
     """Return the page."""
-    entries = list_entries(runs, plan, folder=runs_folder, configfile=configfile, made_elsewhere=made_elsewhere)
+    entries = list_entries(runs, plan, folder=runs_folder, configfiles=configfiles, made_elsewhere=made_elsewhere)
     status = Counter(entry.status for entry in entries)
     return (
         table_formats.environment()
@@ -190,10 +190,10 @@ def _data_uri(path: Path) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def find_configfile(plan: Plan, given: str | None) -> str | None:
+def find_configfiles(plan: Plan, given: Sequence[str]) -> Sequence[str]:
     """Return the configuration to rerun a cell with: as given, as planned, or config/{name}.yaml if that exists."""
     guess = f"config/{plan.name}.yaml"
-    return given or plan.configfile or (guess if Path(guess).is_file() else None)
+    return given or plan.configfiles or ([guess] if Path(guess).is_file() else [])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", required=True, type=Path, help="what python -m analysis.tables wrote")
     parser.add_argument("--figures", required=True, type=Path, help="what python -m analysis.figures wrote")
     parser.add_argument("--audit", type=Path, help="findings.json of the audit")
-    parser.add_argument("--configfile", help="for the commands that rerun a cell")
+    parser.add_argument("--configfile", nargs="+", default=[], help="for the commands that rerun a cell")
     parser.add_argument("--made-elsewhere", action="store_true", help="no command here makes one of the runs again")
     parser.add_argument("--out", required=True, type=Path, help="HTML file to write")
     parser.add_argument("--skip-corrupt", action="store_true", help="list unreadable runs instead of refusing")
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stats=read_stats(options.data, _datasets(runs, plan)),
         audit=read_audit(options.audit) if options.audit else None,
         runs_folder=options.runs,
-        configfile=find_configfile(plan, options.configfile),
+        configfiles=find_configfiles(plan, options.configfile),
         made_elsewhere=options.made_elsewhere,
     )
     write_text_atomically(options.out, page)

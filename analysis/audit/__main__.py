@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _paper(arguments: argparse.Namespace) -> int:
+    for name in ("plan", "data", "mmd", "thresholds"):
+        if getattr(arguments, name) and not arguments.runs:
+            raise ValueError(f"--{name} is for an audit against runs: name their folder with --runs")
+    if arguments.data and not arguments.data.is_dir():
+        raise ValueError(f"--data: {arguments.data} is not a folder; prepare the data or leave the option out")
     audit = _with_runs(arguments) if arguments.runs else audit_paper()
     paths = report.write(audit, arguments.out)
     print("\n".join(report.summary(audit)))

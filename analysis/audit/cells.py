@@ -71,7 +71,7 @@ def split_metric(metric: str) -> tuple[str, int] | None:
 
 
 def lower_is_better(metric: str) -> bool:
-    return metric in LOWER_IS_BETTER
+    return metric.upper() in LOWER_IS_BETTER
 
 
 def best_of(cells: Iterable[Cell]) -> Cell:

@@ -203,8 +203,8 @@ def _refuse_fractions(path: Path, cells: list[Cell], fields: dict[int, dict[str,
         cell for cell in cells if split_metric(cell.metric) and fields[cell.line].get("unit", "") in ("", "percent")
     ]
     for dataset in dict.fromkeys(cell.dataset for cell in percent):
-        mine = [cell for cell in percent if cell.dataset == dataset]
-        if all(cell.value <= 1 for cell in mine) and any(cell.value > 0 for cell in mine):
+        mine = [cell for cell in percent if cell.dataset == dataset and not fields[cell.line].get("unit")]
+        if mine and all(cell.value <= 1 for cell in mine) and any(cell.value > 0 for cell in mine):
             raise _fraction_error(path, mine[0], f"every figure of {dataset} is at most 1")
     columns = columns_of(percent)
     for row in rows_of(percent).values():
@@ -233,5 +233,5 @@ def _fraction_error(path: Path, cell: Cell, reason: str) -> ValueError:
     return ValueError(
         f"{path}, line {cell.line}: {cell.metric} {cell.printed.text} looks like a fraction ({reason}); "
         f"multiply by 100, or "
-        "add a column unit with 'fraction' in it"
+        "add a column unit with 'fraction' in it, or 'percent' if that is what it is"
     )

@@ -64,7 +64,7 @@ def fill(grid):
     grid.write("sasrec", 2, status="diverged", reason=f"loss was nan {EVIL}", history="epoch\n")
     grid.write("outsider", 1)
     planned = [(m, s) for m in ("sasrec", "aligndiff") for s in (1, 2, 3)]
-    return grid.plan(planned, displays={"sasrec": f"SAS{EVIL}"}, configfile="config/demo.yaml")
+    return grid.plan(planned, displays={"sasrec": f"SAS{EVIL}"}, configfiles=["config/demo.yaml"])
 
 
 @pytest.fixture

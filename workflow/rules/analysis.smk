@@ -25,11 +25,15 @@ if config["records"]:
     )
 
 
+# For the report's commands that make a run again. Default configuration files are read anyway.
+CONFIGFILES = [str(path) for path in workflow.config_settings.configfiles or ()]
+
+
 rule plan:
     output:
         f"{OUT}/plan.json",
     params:
-        plan=GRID.plan(),
+        plan=GRID.plan() | {"configfiles": CONFIGFILES},
     run:
         with open(output[0], "w") as file:
             json.dump(params.plan, file, indent=1)

@@ -61,6 +61,12 @@ def test_bad_arguments_exit_2_in_one_line(capsys, arguments, message):
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--plan", "--data", "--mmd", "--thresholds"])
+def test_what_is_for_runs_needs_runs(tmp_path, capsys, option):
+    assert main(["paper", "--out", str(tmp_path), option, "alpha=0.1"]) == 2
+    assert f"{option} is for an audit against runs" in capsys.readouterr().err
+
+
 def test_malformed_file_exits_2_in_one_line(tmp_path, capsys):
     path = tmp_path / "bad.csv"
     path.write_text("dataset,metric,model,value\nD,HR@10,A,eight\n")

@@ -30,6 +30,11 @@ def test_fractions_with_a_unit_become_percent(read):
     assert table.cells[0].interval.hi == pytest.approx(8.105)
 
 
+def test_small_percentages_are_percentages_if_they_say_so(read):
+    table = read("D,HR@5,A,0.41,percent", "D,HR@5,B,0.37,percent", header=HEADER + ",unit")
+    assert [cell.value for cell in table.cells] == [0.41, 0.37]
+
+
 def test_other_names_of_metrics_are_one_metric(read):
     assert {cell.metric for cell in read("D,Recall@10,A,8.1", "D,hit@5,A,4.1").cells} == {"HR@10", "HR@5"}
 
