@@ -328,3 +328,9 @@ def test_representations_must_match_in_shape(grid, tmp_path):
     np.savez(tmp_path / "r.npz", generated=np.ones((3, 2)), truth=np.ones((4, 2)))
     with pytest.raises(ValueError, match=r"r.npz: shapes \(3, 2\) and \(4, 2\)"):
         mmd_run.read_representations(tmp_path / "r.npz")
+
+
+def test_pictures_leave_out_what_the_plan_does(grid, measured_mmd):
+    found = mmd_table.read_folder(measured_mmd[1], load_runs(grid.runs))
+    assert len(list(figures.draw_mmd(found, read_plan(grid.plan([("diffurec", 1)]))))) == 1
+    assert not list(figures.draw_mmd(found, read_plan(grid.plan([("sasrec", 1)]))))

@@ -1,6 +1,6 @@
 import pytest
 
-from analysis.audit import arithmetic
+from analysis.audit import arithmetic, cells
 from analysis.audit.paper_tables import DatasetRow
 from analysis.audit.printed import Printed
 
@@ -48,3 +48,8 @@ def test_lower_is_better_for_mmd(cell):
 
 def test_rivals_tied_by_rounding_are_both_tried(cell):
     assert not improvements(cell, "10.0", rivals=("10.00", "10.00")).findings
+
+
+@pytest.mark.parametrize(("metric", "is_lower"), [("MMD", True), ("rmse", True), ("HR@10", False)])
+def test_names_of_errors_are_known_in_any_case(metric, is_lower):
+    assert cells.lower_is_better(metric) is is_lower
