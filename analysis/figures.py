@@ -118,7 +118,7 @@ def draw_sweeps(runs: Runs, plan: Plan) -> Iterator[Drawn]:
     values = runs.table([10])
     planned = {(cell.dataset, cell.method, cell.seed) for cell in plan.cells}
     keys = zip(values["dataset"], values["method"], values["seed"], strict=True)
-    values = values[[key in planned for key in keys] & (values["protocol"] == "kept")]
+    values = values[np.array([key in planned for key in keys], dtype=bool) & (values["protocol"] == "kept")]
     for sweep in plan.sweeps:
         at = dict(zip(sweep.cells, sweep.values, strict=True))
         rows = values[values["method"].isin(at)]

@@ -334,3 +334,16 @@ def test_pictures_leave_out_what_the_plan_does(grid, measured_mmd):
     found = mmd_table.read_folder(measured_mmd[1], load_runs(grid.runs))
     assert len(list(figures.draw_mmd(found, read_plan(grid.plan([("diffurec", 1)]))))) == 1
     assert not list(figures.draw_mmd(found, read_plan(grid.plan([("sasrec", 1)]))))
+
+
+def test_a_sweep_is_drawn_from_planned_runs_alone(grid, monkeypatch):
+    sweep = {"name": "w", "field": "guidance_weight", "values": [0.0, 1.0], "method": "aligndiff"}
+    cells = ["aligndiff.w_0.0", "aligndiff.w_1.0"]
+    for method in cells:
+        grid.write(method, 1, (1, 1, 1, 1))
+        grid.write(method, 2, (50, 50, 50, 50))
+    drawn = []
+    monkeypatch.setattr(figures.plots, "sweep_lines", lambda tidy, *_, **__: drawn.append(tidy))
+    plan = read_plan(grid.plan([(method, 1) for method in cells], sweeps=[sweep | {"cells": cells}]))
+    assert len(list(figures.draw_sweeps(load_runs(grid.runs), plan))) == 1
+    assert [set(tidy["value"]) for tidy in drawn] == [{100.0}, {100.0}]
