@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from analysis import command, table_formats
 from analysis.inventory import duration
 from analysis.load import Run, Runs, load_runs
-from analysis.measured import Cell
+from analysis.measured import NOT_RUN, Cell
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
 from harness.record import write_text_atomically
@@ -37,7 +37,9 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
             f"{' / '.join(SHOWN)} in percent, seen items kept. {UNFINISHED} ended by its budget of epochs before early "
             "stopping: how far the budget went, no verdict on the model. ±: standard deviation over seeds; how many is "
             "said below, and two say little. Rows below the gap are not in the paper's table.",
-            comparison(main, unfinished={run.key for run in trained if is_unfinished(run)}),
+            comparison(
+                main, tables, labels=plan.labels(), unfinished={run.key for run in trained if is_unfinished(run)}
+            ),
             "**The audit in short.**",
             "\n".join(f"- {line}" for line in audit),
             "**What these runs took.** Wall times on shared processors, some with spells in which the run was stopped: "
@@ -58,22 +60,28 @@ def is_unfinished(run: Run) -> bool:
     return len(stale) < plan["patience"]
 
 
-def comparison(table: Table, *, unfinished: set[str]) -> str:
-    """One line per method: measured and printed for each dataset that the paper's table has."""
-    blocks = [block for block in table.blocks if block.protocol == "kept" and block.has_printed]
-    beside = {row.method: row.label for block in blocks for row in block.others if row.is_measured}
+def comparison(main: Table, tables: Sequence[Table], *, labels: Mapping[str, str], unfinished: set[str]) -> str:
+    """One line per method: measured and printed for each dataset that the paper's main table has.
+
+    What is not the paper's stands below: methods beside the main table, then measured variants beside the other tables.
+    """
+    blocks = [block for block in main.blocks if block.protocol == "kept" and block.has_printed]
+    kept = [block for table in (main, *tables) for block in table.blocks if block.protocol == "kept"]
+    beside = {row.method: labels.get(row.method, row.label) for b in kept for row in b.others if row.is_measured}
     lines = [(row.method, row.label) for row in blocks[0].rows]
     head = ["", *(text for block in blocks for text in (block.display, "*printed*"))]
-    body = [[label, *_line(blocks, method, unfinished)] for method, label in lines]
+    datasets = [[other for other in kept if other.dataset == block.dataset] for block in blocks]
+    body = [[label, *_line(datasets, method, unfinished)] for method, label in lines]
     body += [["", *[""] * (len(head) - 1)]] if beside else []
-    body += [[label, *_line(blocks, method, unfinished)] for method, label in beside.items()]
+    body += [[label, *_line(datasets, method, unfinished)] for method, label in beside.items()]
     return table_formats.pipe_table(head, body)
 
 
-def _line(blocks: Sequence[Block], method: str, unfinished: set[str]) -> Iterable[str]:
-    for block in blocks:
-        row = next((row for row in block.all_rows if row.method == method), None)
-        yield from _pair(block, row, unfinished) if row else ("", "")
+def _line(datasets: Sequence[Sequence[Block]], method: str, unfinished: set[str]) -> Iterable[str]:
+    """Measured and printed for each dataset, from the first of its blocks that has the method."""
+    for blocks in datasets:
+        found = next(((block, row) for block in blocks for row in block.all_rows if row.method == method), None)
+        yield from _pair(*found, unfinished) if found else (NOT_RUN, "")
 
 
 def _pair(block: Block, row: Row, unfinished: set[str]) -> tuple[str, str]:
