@@ -11,9 +11,11 @@ TORCH_INDEX ?=
 CORES ?= 2
 GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c . || true)
 
-# Jobs that find a GPU by themselves use it, whatever number they were allowed.
+# Jobs find a GPU by themselves, so who says 0 must hide it; where none was counted, they may still find one.
+ifneq ($(origin GPUS),file)
 ifeq ($(GPUS),0)
 export CUDA_VISIBLE_DEVICES :=
+endif
 endif
 
 python := .venv/bin/python

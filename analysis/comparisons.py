@@ -86,10 +86,10 @@ def _compare_on(runs: Runs, plan: Plan, *, dataset: str, metric: str, resamples:
         }
 
 
-def claimant_against(rival: str) -> str:
+def claimant_against(rival: str) -> str | None:
     """The method that is compared with a rival: AlignDiff, or AlignDiff (tuned) for the variants of that."""
     if rival == CLAIMANT:
-        return ""
+        return None
     return TUNED if rival.startswith(f"{TUNED}.") else CLAIMANT
 
 

@@ -126,13 +126,13 @@ def _run_row(run: MMDRun, view: str, plan: Plan) -> Row:
 
 
 def _block(mmd: Sequence[MMDRun], printed, plan: Plan, dataset: str, display: str) -> Block:
-    here = [run for run in mmd if run.dataset == dataset]
+    here = [run for run in mmd if run.dataset == dataset and run.seed in plan.seeds(dataset, run.method)]
     labels = dict(PRINTED_NAMES) | plan.labels()
     others = [m for m in dict.fromkeys(run.method for run in here) if m not in PRINTED_NAMES]
     rows: list[list[Cell]] = []
     for method in (*PRINTED_NAMES, *others):
         text = _printed(printed.get((dataset, PRINTED_NAMES.get(method))))
-        runs = [run for run in here if run.method == method and run.seed in plan.seeds(dataset, method)]
+        runs = [run for run in here if run.method == method]
         rows.append([_cell(runs, view, text, len(plan.seeds(dataset, method))) for view in VIEWS])
     # Raw values lie in different spaces: nothing there is best.
     own = rows[: len(PRINTED_NAMES)]
@@ -141,7 +141,7 @@ def _block(mmd: Sequence[MMDRun], printed, plan: Plan, dataset: str, display: st
         for view, column in zip(VIEWS, map(list, zip(*own, strict=True)), strict=True)
     ]
     cells = list(zip(*columns, strict=True))
-    derived = _claims(here, cells, list(PRINTED_NAMES), printed.get((dataset, PRINTED_NAMES[CLAIMANT])), plan, dataset)
+    derived = _claims(here, cells, printed.get((dataset, PRINTED_NAMES[CLAIMANT])))
     shown = tuple(Row(labels.get(m, m), m, row) for m, row in zip(PRINTED_NAMES, cells, strict=True))
     origins = {name: cell.variant_of for name, cell in plan.methods().items()}
     beside = tuple(
@@ -160,9 +160,10 @@ def _cell(runs: Sequence[MMDRun], view: str, text: str, planned: int) -> Cell:
     return averaged([run.value(view) / UNIT for run in runs], blank)
 
 
-def _claims(here, cells, methods, claimed, plan: Plan, dataset: str) -> tuple[Row, ...]:
+def _claims(here, cells, claimed) -> tuple[Row, ...]:
     """Two rows: the relative difference of the means, and Welch's test over seeds, which the claim is about."""
-    ours, rival = cells[methods.index(CLAIMANT)], cells[methods.index(RIVAL)]
+    by_method = dict(zip(PRINTED_NAMES, cells, strict=True))
+    ours, rival = by_method[CLAIMANT], by_method[RIVAL]
     gains, tests = [], []
     for view, mine, theirs in zip(VIEWS, ours, rival, strict=True):
         gain = Cell(claimed.improvement.text if claimed else "", state="not run")
@@ -179,10 +180,7 @@ def _claims(here, cells, methods, claimed, plan: Plan, dataset: str) -> tuple[Ro
                 gain = Cell(gain.printed, value=100 * (theirs.value - mine.value) / theirs.value, decimals=1, **shared)
             else:
                 gain = Cell(gain.printed, state="rival not above zero", **shared)
-            values = [
-                np.array([run.value(view) for run in here if run.method == m and run.seed in plan.seeds(dataset, m)])
-                for m in (CLAIMANT, RIVAL)
-            ]
+            values = [np.array([run.value(view) for run in here if run.method == m]) for m in (CLAIMANT, RIVAL)]
             result = welch_t(*values, 0.95) if min(map(len, values)) > 1 else None
             test = (
                 Cell(test.printed, value=result.p, decimals=4, is_p=True, **shared)

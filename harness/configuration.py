@@ -70,5 +70,5 @@ def _explain(error: ValidationError) -> str:
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{where}: missing key {', '.join(map(repr, missing))}"
     if error.validator == "pattern":
-        return f"{where}: {error.instance!r} has a character that names of folders must not have"
+        return f"{where}: {error.instance!r} becomes part of paths; take letters, digits, '.', '_', '-' (in a path '/')"
     return f"{where}: {error.message}"

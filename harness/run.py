@@ -102,9 +102,28 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
         record = run.failed("diverged", str(error), history)
     except torch.cuda.OutOfMemoryError:
         record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
-    if folder and record.status != "out_of_memory":  # which may have been a moment's: run again, it goes on
+    # Memory may have been short for a moment only: then a rerun goes on from the checkpoint.
+    if folder and record.status != "out_of_memory":
         folder.close(files.outputs if record.completed else ())
     return record
+
+
+def evaluator_of(
+    settings: Mapping[str, Any], split: Split, part: str, learner: Learner, seed: int, compute: Compute
+) -> Evaluator:
+    """Return what ranks all users of `part` ("val" or "test") at the end of a run with these resolved settings."""
+    history = split.history(part)
+    without_first = part == "test" and settings["evaluation"]["test_inputs_without_first"]
+    return Evaluator(
+        history,
+        split.target_U(part),
+        seed=seed,
+        part=part,
+        max_len=learner.max_len,
+        batch_size=settings["training"]["eval_batch_size"],
+        inputs=drop_first_item(history) if without_first else None,
+        device=compute.device,
+    )
 
 
 def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weights: Path) -> RunRecord:
@@ -161,7 +180,7 @@ class _Run:
         ranks, diagnostics = {}, {}
         with forked_global_stream(), evaluation_mode(learner.module):
             for part in ("val", "test"):
-                evaluator = self._evaluator(learner, part)
+                evaluator = evaluator_of(self.job.settings, self.split, part, learner, self.job.seed, self.compute)
                 try:
                     found = evaluator.ranks(
                         evaluator.oracle_score if getattr(learner, "is_oracle", False) else learner.score
@@ -194,20 +213,6 @@ class _Run:
         self._write_history(history)
         _save_weights(torch.nn.Module(), self.files.weights)
         return self._write_record({}, status=status, reason=reason, epochs_run=len(history))
-
-    def _evaluator(self, learner: Learner, part: str) -> Evaluator:
-        history = self.split.history(part)
-        without_first = part == "test" and self.job.settings["evaluation"]["test_inputs_without_first"]
-        return Evaluator(
-            history,
-            self.split.target_U(part),
-            seed=self.job.seed,
-            part=part,
-            max_len=learner.max_len,
-            batch_size=self.job.settings["training"]["eval_batch_size"],
-            inputs=drop_first_item(history) if without_first else None,
-            device=self.compute.device,
-        )
 
     def _write_history(self, rows: Sequence[dict[str, float]]) -> None:
         columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch"]

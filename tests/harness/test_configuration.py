@@ -60,9 +60,11 @@ def test_the_shipped_configurations_are_legal(name):
         (["sweeps", 0], {"method": "x"}, "sweeps.0: missing key 'name', 'field', 'values', 'retrain', 'datasets'"),
         (["analysis", "cutoffs"], [0], "analysis.cutoffs.0"),
         (["name"], None, "name: None is not of type 'string'"),
-        (["output"], "results/my run", "output: 'results/my run' has a character that names of folders must not have"),
-        (["output"], "", "output: '' has a character|output"),
-        (["datasets", "a/b"], {"display": "A"}, "datasets: 'a/b'"),
+        (["output"], "results/my run", "output: 'results/my run' becomes part of paths; take letters"),
+        (["output"], "", "output: '' becomes part of paths"),
+        (["datasets", "a/b"], {"display": "A"}, "datasets: 'a/b' becomes part of paths"),
+        (["datasets", 2014], {"display": "A"}, "datasets: 2014 is not of type 'string'"),
+        (["records"], "my runs", "records: 'my runs' becomes part of paths"),
     ],
 )
 def test_mistakes_are_named_with_place_and_nearest_key(path, value, message):

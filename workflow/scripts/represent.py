@@ -20,10 +20,10 @@ from harness import compute, gpu
 from harness.compute import evaluation_mode
 from harness.files import replacing
 from harness.methods import build_learner
-from harness.ranking import Evaluator
 from harness.record import RunRecord, read_record
+from harness.run import evaluator_of
 from harness.settings import from_mapping
-from harness.split import Sequences, Split, drop_first_item, leave_one_out
+from harness.split import Sequences, Split, leave_one_out
 from harness.streams import Streams
 
 
@@ -71,18 +71,7 @@ def export(
     if not hasattr(learner, "represent"):
         raise ValueError(f"{record.method}: generates no representation; list diffusion models in analysis.mmd")
     load_model(learner.module, options.record.with_name("weights.safetensors"), device=str(device.device))
-    history = split.history("test")
-    without_first = record.settings["evaluation"]["test_inputs_without_first"]
-    evaluator = Evaluator(
-        history,
-        split.target_U("test"),
-        seed=record.seed,
-        part="test",
-        max_len=learner.max_len,
-        batch_size=record.settings["training"]["eval_batch_size"],
-        inputs=drop_first_item(history) if without_first else None,
-        device=device.device,
-    )
+    evaluator = evaluator_of(record.settings, split, "test", learner, record.seed, device)
     with device.products(), evaluation_mode(learner.module):
         generated_UD, target_U = evaluator.representations(learner.represent)
         table_ID = learner.item_table().detach().float().cpu().numpy()
