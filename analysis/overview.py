@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from analysis import command, table_formats
+from analysis.audit.report import CAVEAT
 from analysis.inventory import duration
 from analysis.load import Run, Runs, load_runs
 from analysis.measured import NOT_RUN, Cell
@@ -40,10 +41,11 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
             comparison(
                 main, tables, labels=plan.labels(), unfinished={run.key for run in trained if is_unfinished(run)}
             ),
-            "**The audit in short.**",
+            f"**The audit in short.** {CAVEAT}",
             "\n".join(f"- {line}" for line in audit),
             "**What these runs took.** Wall times on shared processors, some with spells in which the run was stopped: "
-            "orientation only.",
+            "orientation only. Patience: a run ends after so many epochs without a better validation "
+            "figure, on so many users.",
             costs(trained, plan),
         ]
     )
@@ -96,7 +98,7 @@ def _pair(block: Block, row: Row, unfinished: set[str]) -> tuple[str, str]:
 def costs(trained: Sequence[Run], plan: Plan) -> str:
     """One line per method and dataset: seeds, epochs, time and machine."""
     labels = plan.labels()
-    head = ["", "seed", "best epoch", "of", "training", "precision", "processor"]
+    head = ["", "seed", "best epoch", "of", "patience", "training", "precision", "processor"]
     body = []
     for (dataset, method), found in groupby(trained, key=lambda run: (run.record.dataset, run.record.method)):
         group = list(found)
@@ -113,7 +115,9 @@ def costs(trained: Sequence[Run], plan: Plan) -> str:
 
 def _facts(run: Run) -> tuple[str, ...]:
     record, place = run.record, run.record.environment
-    epochs = (str(record.best_epoch), str(record.epochs_run))
+    plan = record.settings["training"]
+    users = "all users" if plan["eval_users"] is None else f"{plan['eval_users']:,} users"
+    epochs = (str(record.best_epoch), str(record.epochs_run), f"{plan['patience'] * plan['eval_every']}, {users}")
     device = place["cpu"] if place["device"] == "cpu" else place["device"]
     where = f"{device}, {place['threads']} thread" + "s" * (place["threads"] > 1)
     return str(record.seed), *epochs, duration(record.train_seconds), place["precision"], where

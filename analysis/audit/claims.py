@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from analysis.audit.finding import Finding, Verdict
 from analysis.audit.paper_tables import Paper, read_facts
 
+# Checks that set two places of the paper side by side: one of them is wrong, but which is open.
+TWO_PLACES = ("repeated_cells", "settings")
 KINDS = ("cell", "improvement", "ordering", "significance", "best-setting", "text", "question")
 
 
@@ -91,8 +93,9 @@ def table_verdicts(claims: Iterable[Claim], findings: Iterable[Finding]) -> list
 
 def _verdict(claim: Claim, about: list[Finding]) -> Verdict:
     ids = tuple(finding.id for finding in about)
-    against = [f for f in about if f.kind in ("impossible", "error in arithmetic", "inconsistent")]
-    doubtful = [f for f in about if f.kind == "unsupported"]
+    alarms = [f for f in about if f.is_alarm]
+    doubtful = [f for f in alarms if f.kind == "unsupported" or f.check in TWO_PLACES]
+    against = [f for f in alarms if f not in doubtful]
     supported = [f for f in about if f.kind == "holds"]
     if against and supported:
         return Verdict(claim.id, "tables", "undecided", "The tables disagree. " + against[0].sentence, ids)

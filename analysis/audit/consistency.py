@@ -31,14 +31,13 @@ def check_repeats(cells: Iterable[Cell], same: Same) -> Outcome:
                 variants[other.printed.value].append(other)
         findings += [_repeat_finding(first, differing, cells) for differing in variants.values()]
     differing_cells = sum(len(finding.evidence["other_tables"]) for finding in findings)
-    if findings:
-        findings.append(_summary(findings))
     return Outcome(
         check="repeated_cells",
         question="Does the same model have the same figure in every table that shows it?",
         checked=checked,
         held=checked - differing_cells,
         findings=tuple(findings),
+        headline=_headline(findings, checked),
     )
 
 
@@ -64,9 +63,10 @@ def _repeat_finding(first: Cell, differing: list[Cell], cells: tuple[Cell, ...])
         f"{other.printed.text} in {tables}: {difference:+.4f}"
         + (", a multiple of 0.1 to the last printed digit." if is_round else ".")
     )
+    rank = 1
     if rivals:
         best = best_of(rivals)
-        rank = 1 + sum(_is_better(rival, other) for rival in rivals)
+        rank += sum(_is_better(rival, other) for rival in rivals)
         gap = exact_improvement(other, best)
         evidence |= {
             "best_rival": best.model,
@@ -81,7 +81,7 @@ def _repeat_finding(first: Cell, differing: list[Cell], cells: tuple[Cell, ...])
         id=f"repeated_cells/{first.dataset}/{first.metric}/T{other.table}",
         check="repeated_cells",
         kind="inconsistent",
-        claims=(first.id, *(cell.id for cell in differing)),
+        claims=(first.id, *(cell.id for cell in differing), *(("best-overall",) if rank > 1 else ())),
         dataset=first.dataset,
         printed=f"{first.printed.text} / {other.printed.text}",
         expected="one figure",
@@ -90,34 +90,23 @@ def _repeat_finding(first: Cell, differing: list[Cell], cells: tuple[Cell, ...])
     )
 
 
-def _summary(findings: list[Finding]) -> Finding:
-    round_ones = [f for f in findings if f.evidence["is_multiple_of_0.1"]]
-    losing = [f for f in findings if f.evidence.get("rank_with_other_figure", 1) > 1]
-    gaps = sorted(f.evidence["improvement_with_other_figure"] for f in losing)
+def _headline(findings: list[Finding], checked: int) -> str:
+    if not findings:
+        return ""
+    differing = sum(len(finding.evidence["other_tables"]) for finding in findings)
+    round_ones = sum(finding.evidence["is_multiple_of_0.1"] for finding in findings)
     sentence = (
-        f"{len(findings)} figures differ between tables that show the same model on the same data; {len(round_ones)} "
-        "of the differences are multiples of 0.1 to the last printed digit."
+        f"{len(findings)} figures differ between tables that show the same model on the same data, in {differing} of "
+        f"{checked} comparisons; {round_ones} of the differences are multiples of 0.1 to the last printed digit."
     )
+    losing = [f for f in findings if f.evidence.get("rank_with_other_figure", 1) > 1]
     if losing:
+        gaps = sorted(f.evidence["improvement_with_other_figure"] for f in losing)
         sentence += (
             f" With the other table's figure the method would not be first in {len(losing)} of them ({gaps[0]:+.1f}% "
             f"to {gaps[-1]:+.1f}% against the best other model)."
         )
-    return Finding(
-        id="repeated_cells/summary",
-        check="repeated_cells",
-        kind="inconsistent",
-        claims=("best-overall", "significant-all") if losing else (),
-        printed=f"{len(findings)} differing figures",
-        expected="one figure per result",
-        evidence={
-            "differing": len(findings),
-            "round": len(round_ones),
-            "not_first": len(losing),
-            "gaps_percent": gaps,
-        },
-        sentence=sentence,
-    )
+    return sentence
 
 
 def is_round_difference(difference: Decimal) -> bool:

@@ -146,13 +146,22 @@ def check(cells: list[Cell]) -> Outcome:
         checked=checked,
         held=checked - len(findings),
         findings=tuple(findings),
-        headline=_headline(findings, checked),
+        headline=_headline(findings, checked, _claimants(cells)),
     )
 
 
-def _headline(findings: list[Finding], checked: int) -> str:
+def _claimants(cells: list[Cell]) -> list[str]:
+    """Models that a table claims something for, in order of appearance."""
+    return list(dict.fromkeys(cell.model for cell in cells if cell.improvement is not None or cell.p is not None))
+
+
+def _headline(findings: list[Finding], checked: int, claimants: list[str]) -> str:
+    if not findings:
+        return ""
     rows = ", ".join(f"{finding.dataset} {finding.evidence['model']}" for finding in findings)
-    return f"{len(findings)} of {checked} rows cannot come from one ranking: {rows}." if findings else ""
+    passing = [model for model in claimants if model not in {finding.evidence["model"] for finding in findings}]
+    passed = f" Every row named {' or '.join(passing)} can." if passing else ""
+    return f"{len(findings)} of {checked} rows cannot come from one ranking: {rows}.{passed}"
 
 
 def _needs_programme(row: Row, row_stretches: list[Stretch]) -> bool:

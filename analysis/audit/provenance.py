@@ -2,16 +2,16 @@
 
 Two patterns are looked for, digit by digit: at least three figures of one row equal to an earlier row's, and figures
 of the same row that differ from it by exact multiples of 0.1 although both are given to four decimals. Either is a
-fact about digits; a reader decides what it means.
+fact about digits; a reader decides what it means. A row taken over from a publication may be a mean of as many runs as
+its new caption says, so it is context; a row of one run's log is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
-from analysis.audit import feasibility
 from analysis.audit.cells import Cell, Row, rows_of, table_name
 from analysis.audit.consistency import is_round_difference
 from analysis.audit.finding import Finding, Outcome
@@ -80,16 +80,13 @@ def check(cells: Iterable[Cell], earlier: Iterable[EarlierRow]) -> Outcome:
     rows = rows_of(cells)
     matches = [match(row, old) for (_, dataset, _), row in rows.items() for old in earlier if old.dataset == dataset]
     found = [m for m in matches if len(m.equal) >= MIN_EQUAL]
-    findings = [_match_finding(m) for m in found]
-    findings += [
-        finding for m in found if len(m.offsets) >= MIN_EQUAL for finding in _same_offsets_elsewhere(m, rows.values())
-    ]
+    findings = tuple(_match_finding(m) for m in found)
     return Outcome(
         check="provenance",
         question="Are printed rows identical to earlier publications or logs?",
         checked=len(matches),
-        held=len(matches) - len(found),
-        findings=tuple(findings),
+        held=len(matches) - sum(finding.is_alarm for finding in findings),
+        findings=findings,
         headline=_headline(found),
     )
 
@@ -109,7 +106,7 @@ def _match_finding(found: Match) -> Finding:
     return Finding(
         id=f"provenance/T{cell.table}/{cell.dataset}/{cell.model}={earlier.source}",
         check="provenance",
-        kind="unsupported",
+        kind="context" if earlier.kind == "publication" else "unsupported",
         claims=("five-runs", *(found.row[metric].id for metric in found.equal)),
         dataset=cell.dataset,
         printed=", ".join(f"{metric} {found.row[metric].printed.text}" for metric in found.equal),
@@ -127,44 +124,4 @@ def _match_finding(found: Match) -> Finding:
         sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {len(found.equal)} of {len(earlier.figures)} "
         f"figures ({', '.join(found.equal)}) equal those of {earlier.model} in an earlier {earlier.kind}, digit for "
         f"digit.{extra} {earlier.description}",
-    )
-
-
-def _same_offsets_elsewhere(found: Match, rows: Iterable[Row]) -> list[Finding]:
-    """Rows that are infeasible as printed and feasible once the same amounts are taken off."""
-    findings = []
-    for row in rows:
-        cell = next(iter(row.values()))
-        is_candidate = cell.dataset == found.cell.dataset and cell.model != found.cell.model
-        if not is_candidate or _is_feasible(row) or not set(found.offsets) <= set(row):
-            continue
-        lowered = {
-            metric: replace(
-                c, printed=replace(c.printed, value=c.printed.value - found.offsets.get(metric, Decimal(0)))
-            )
-            for metric, c in row.items()
-        }
-        if _is_feasible(lowered):
-            findings.append(_offset_finding(found, row))
-    return findings
-
-
-def _is_feasible(row: Row) -> bool:
-    return not feasibility.check(list(row.values())).findings
-
-
-def _offset_finding(found: Match, row: Row) -> Finding:
-    cell = next(iter(row.values()))
-    amounts = ", ".join(f"{metric} {value:.4f}" for metric, value in found.offsets.items())
-    return Finding(
-        id=f"provenance/T{cell.table}/{cell.dataset}/{cell.model}/offsets",
-        check="provenance",
-        kind="context",
-        claims=tuple(row[metric].id for metric in found.offsets),
-        dataset=cell.dataset,
-        printed="not possible for one ranking",
-        expected="possible with the same amounts taken off",
-        evidence={"model": cell.model, "offsets": {m: float(v) for m, v in found.offsets.items()}},
-        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: this row is not possible for one ranking as "
-        f"printed; with the amounts found in the {found.cell.model} row taken off ({amounts}) it is.",
     )

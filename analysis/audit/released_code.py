@@ -23,24 +23,18 @@ def check_code(rows: Iterable[dict[str, str]]) -> Outcome:
         question="Does the released code run, and is it the method of the paper?",
         checked=len(findings),
         held=sum(not finding.is_alarm for finding in findings),
-        findings=(_summary(findings), *findings) if findings else (),
+        findings=findings,
+        headline=_headline(findings) if findings else "",
     )
 
 
-def _summary(findings: tuple[Finding, ...]) -> Finding:
+def _headline(findings: tuple[Finding, ...]) -> str:
     effects = [finding.evidence["effect"] for finding in findings]
     counts = {effect: effects.count(effect) for effect in KIND_OF_EFFECT}
-    return Finding(
-        id="released_code/summary",
-        check="released_code",
-        kind="inconsistent",
-        claims=("released-code",),
-        printed=REPOSITORY,
-        expected="the paper's method, able to run",
-        evidence=counts | {"repository": REPOSITORY, "commit": COMMIT},
-        sentence=f"As released (commit {COMMIT[:7]}) the code does not run: {counts['stops it']} defects stop it. In "
+    return (
+        f"As released (commit {COMMIT[:7]}) the code does not run: {counts['stops it']} defects stop it. In "
         f"{counts['departs from the paper']} places it departs from the paper's equations or settings, and "
-        f"{counts['protocol']} choices of protocol are not in the paper.",
+        f"{counts['protocol']} choices of protocol are not in the paper."
     )
 
 

@@ -43,10 +43,14 @@ ASKED_FIRST = (
     "mmd-lower",
 )
 RUN_LINES = 4  # of the summary
+CAVEAT = (
+    "Facts about numbers, not about how they came about: a best epoch picked for each metric, a figure taken from "
+    "another paper and a typing error can look alike."
+)
 BESIDE_COLUMNS = ("claim", "method", "printed", "measured", "difference", "inside", "runs", "verdict")
 VERDICT_COLUMNS = ("claim", "source", "verdict", "because")
 EXPLAINED: dict[str, str] = {
-    "impossible": "no ranking, or no test on the stated runs, can give these figures",
+    "impossible": "no ranking, or no t-test on the stated runs, can give these figures",
     "error in arithmetic": "a derived figure does not follow from the figures it is derived from",
     "inconsistent": "two statements of the same source disagree",
     "unsupported": "what is printed does not bear the claim out",
@@ -82,38 +86,51 @@ def summary(audit: Audit) -> list[str]:
     from_runs = _run_lines(audit)
     alarms = [outcome for outcome in audit.outcomes if _alarms(outcome)]
     alarms.sort(key=lambda o: SHOWN_FIRST.index(o.check) if o.check in SHOWN_FIRST else len(SHOWN_FIRST))
-    counts = ", ".join(f"{audit.count(kind)} {kind}" for kind in KINDS if audit.count(kind))
     room = SUMMARY_LINES - 2 - len(from_runs)
     shown, hidden = alarms[:room], alarms[room:]
     clean = [o for o in audit.outcomes if o.checked and o.held == o.checked]
     asides = [o for o in audit.outcomes if o.checked and o.held < o.checked and not _alarms(o)]
     tail = [
-        f"{label}: {', '.join(f'{o.check} ({o.held} of {o.checked})' for o in group)}."
-        for label, group in (
-            ("Also with findings, how many hold", hidden),
-            ("Context only", asides),
-            ("Without objection", clean),
+        f"{label}: {', '.join(names)}."
+        for label, names in (
+            ("Also with objections, how many hold", [f"{o.check} ({o.held} of {o.checked})" for o in hidden]),
+            ("Context only", [o.check for o in asides]),
+            ("Without objection", [f"{o.check} ({o.held} of {o.checked})" for o in clean]),
         )
-        if group
+        if names
     ]
-    return [*from_runs, f"{audit.title}: {counts}.", *(_summary_line(outcome) for outcome in shown), " ".join(tail)]
+    return [*from_runs, _counts_line(audit), *(_summary_line(outcome) for outcome in shown), " ".join(tail)]
+
+
+def _counts_line(audit: Audit) -> str:
+    objections = [finding for finding in audit.findings if finding.is_alarm]
+    of_code = sum(finding.check == "released_code" for finding in objections)
+    counts = ", ".join(f"{audit.count(kind)} {kind}" for kind in KINDS if kind in ALARMS and audit.count(kind))
+    said = f"{len(objections)} objections: {counts}" if objections else "no objections"
+    return f"{audit.title}: {said}" + (f"; {of_code} of them are to the released code." if of_code else ".")
 
 
 def _run_lines(audit: Audit) -> list[str]:
     """Say what runs decided: the claims asked about first, then counts; only counts where nothing is decided."""
     stated = {claim.id: claim.statement for claim in audit.claims if claim.statement}
+    asked = {claim.id for claim in audit.claims if claim.kind == "question"}
     verdicts = [verdict for verdict in audit.verdicts if verdict.basis == "runs" and verdict.claim in stated]
     if not verdicts:
         return []
     decided = [verdict for verdict in verdicts if verdict.status != "undecided"]
     decided.sort(key=lambda v: ASKED_FIRST.index(v.claim) if v.claim in ASKED_FIRST else len(ASKED_FIRST))
     lines = [f"{v.status.capitalize()} in our runs: {stated[v.claim]} {v.because}" for v in decided[: RUN_LINES - 1]]
-    numbers = {status: sum(verdict.status == status for verdict in verdicts) for status in STATUSES}
-    counted = ", ".join(f"{number} {status}" for status, number in numbers.items() if number)
+    ours, theirs = (_statuses([v for v in verdicts if (v.claim in asked) is ours]) for ours in (True, False))
+    counted = "; ".join([*([f"{theirs} of the paper's"] if theirs else []), *([f"{ours} of ours"] if ours else [])])
     inside = _inside([beside for beside in audit.counterparts if beside.inside is not None])
     if not decided:
         counted = f"{counted}, for lack of runs; completed runs are counted beside each claim"
     return [*lines, f"Statements against our runs: {counted}.{inside}"]
+
+
+def _statuses(verdicts: list[Verdict]) -> str:
+    numbers = {status: sum(verdict.status == status for verdict in verdicts) for status in STATUSES}
+    return ", ".join(f"{number} {status}" for status, number in numbers.items() if number)
 
 
 def _inside(figures: list[Counterpart]) -> str:
@@ -151,14 +168,13 @@ def _alarms(outcome: Outcome) -> list[Finding]:
 
 def _summary_line(outcome: Outcome) -> str:
     worst = min(_alarms(outcome), key=lambda finding: KINDS.index(finding.kind))
-    overall = next((finding for finding in outcome.findings if finding.id.endswith("/summary")), worst)
-    said = outcome.headline or f"{overall.sentence} ({outcome.held} of {outcome.checked} hold.)"
+    said = outcome.headline or f"{worst.sentence} ({outcome.held} of {outcome.checked} hold.)"
     return f"{outcome.check}: {said}"
 
 
 def as_markdown(audit: Audit) -> str:
     """The same, to be read in a terminal or on a code host."""
-    parts = [f"# Audit: {_plain(audit.title)}", "", *(f"- {_plain(line)}" for line in summary(audit)), ""]
+    parts = [f"# Audit: {_plain(audit.title)}", "", CAVEAT, "", *(f"- {_plain(line)}" for line in summary(audit)), ""]
     for kind, group in groupby(audit.findings, key=lambda finding: finding.kind):
         parts += [f"## {kind.capitalize()}", "", f"{EXPLAINED[kind].capitalize()}.", ""]
         parts += [f"- {_plain(finding.sentence)} <sub>`{finding.id}`</sub>" for finding in group]
@@ -268,6 +284,7 @@ def as_html(audit: Audit) -> str:
     ]
     return environment.get_template("page.html.j2").render(
         title=audit.title,
+        caveat=CAVEAT,
         summary=summary(audit),
         counts=[(kind, audit.count(kind)) for kind in KINDS],
         groups=groups,

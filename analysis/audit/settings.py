@@ -41,7 +41,7 @@ def _range_finding(row: dict[str, str]) -> Finding | None:
         expected=f"within [{row['low']}, {row['high']}]",
         evidence={"low": low, "high": high, "best": best, "is_outside": is_outside},
         sentence=f"{row['source']}: {row['symbol']} ({row['meaning']}) is reported best at {row['best']}, {where} "
-        f"[{row['low']}, {row['high']}] that was searched.{note}",
+        f"[{row['low']}, {row['high']}] that is printed as searched.{note}",
     )
 
 

@@ -1,7 +1,8 @@
 """Can a printed p-value come from the printed means, standard deviations and number of runs?
 
 The bounds are those of `student.py`. A p below every Welch p is 'unsupported', since a paired test might still give it;
-it is 'impossible' only if even the one-sided paired t-test, half the two-sided p, cannot.
+it is 'impossible' only if even the one-sided paired t-test, half the two-sided p, cannot. A metric with a test of its
+own, which permutes samples and does not rest on the spread over runs, stays at 'unsupported'.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from analysis.audit.cells import Cell, best_of, columns_of, table_name
-from analysis.audit.finding import KINDS, Finding, Outcome
+from analysis.audit.finding import ALARMS, KINDS, Finding, Kind, Outcome
 from analysis.audit.student import (
     Sample,
     correlation_needed,
@@ -21,6 +22,8 @@ from analysis.audit.student import (
     smallest_welch_p,
     welch_p,
 )
+
+PERMUTED = frozenset({"MMD"})  # metrics that have a permutation test over samples
 
 
 def check(cells: Iterable[Cell], claimed_below: float | None = None) -> Outcome:
@@ -59,12 +62,13 @@ def check(cells: Iterable[Cell], claimed_below: float | None = None) -> Outcome:
 def _headline(alarms: tuple[Finding, ...], checked: int) -> str:
     if not alarms:
         return ""
-    out_of_reach = [finding.dataset for finding in alarms if finding.kind == "impossible"]
+    out_of_reach = [finding.dataset for finding in alarms if finding.evidence["out_of_reach"]]
     listed = ", ".join(f"{finding.dataset} {finding.evidence['welch_p']:.2g}" for finding in alarms)
     return (
         f"{len(alarms)} of {checked} printed p-values lie below every Welch p that the printed figures allow "
         f"(Welch: {listed})"
-        + (f"; out of reach of a paired test too: {', '.join(out_of_reach)}." if out_of_reach else ".")
+        + (f"; out of reach of a paired t-test too: {', '.join(out_of_reach)}." if out_of_reach else ".")
+        + (" A permutation test is not excluded." if any(f.evidence["has_permutation_test"] for f in alarms) else "")
     )
 
 
@@ -86,6 +90,10 @@ def _p_finding(cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed
     printed = f"p = {ours.p.text}" if claimed_below is None else f"p < {claimed_below:g}"
     printed = printed.replace("= <", "< ")
     kind, tail = _judge(claimed, welch_floor, paired_floor, n)
+    out_of_reach, has_permutation_test = kind == "impossible", ours.metric in PERMUTED
+    if has_permutation_test and kind in ALARMS:
+        kind = "unsupported"
+        tail += f" A permutation test of {ours.metric} over samples does not rest on these figures and is not excluded."
     return Finding(
         id=f"p_values/{ours.id}",
         check="p_values",
@@ -105,6 +113,8 @@ def _p_finding(cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed
             "runs_needed_for_welch": needed,
             "exact_paired_floor": exact_floor(n),
             "rank_sum_floor": rank_sum_floor(n, samples[1].n),
+            "out_of_reach": out_of_reach,
+            "has_permutation_test": has_permutation_test,
         },
         sentence=f"{table_name(ours)}, {ours.dataset} {ours.metric}, {ours.model} against {rival.model}, {n} runs: "
         f"printed {printed}; the printed means and deviations give Welch p = {welch:.2g}. {tail}"
@@ -112,7 +122,7 @@ def _p_finding(cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed
     )
 
 
-def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: int) -> tuple[str, str]:
+def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: int) -> tuple[Kind, str]:
     if claimed >= welch_floor:
         return "holds", ""
     if paired_floor is None and claimed < welch_floor / 2:
@@ -124,7 +134,7 @@ def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: in
         return (
             "impossible",
             "Even a paired t-test with perfectly correlated runs at the most favourable rounding gives p >= "
-            f"{paired_floor:.2g}: with {n} runs the claim is out of reach.",
+            f"{paired_floor:.2g}: with {n} runs the claim is out of reach of a t-test.",
         )
     return (
         "unsupported",
@@ -133,20 +143,21 @@ def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: in
 
 
 def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:
-    """Compare printed p digits with a caption that says p < `claimed_below`."""
+    """Compare printed p digits with a caption that says p < `claimed_below`; alarm only if no rounding will do."""
     printed = [cell for cell in cells if cell.p is not None]
     above = [
         cell for cell in printed if cell.p is not None and not cell.p.is_upper_bound and float(cell.p) >= claimed_below
     ]
+    wrong = [cell for cell in above if cell.p is not None and cell.p.interval.lo >= claimed_below]
     findings = ()
     if above:
-        p = above[0].p
+        p = (wrong or above)[0].p
         assert p is not None
         findings = (
             Finding(
                 id=f"p_caption/T{above[0].table}",
                 check="p_caption",
-                kind="inconsistent",
+                kind="inconsistent" if wrong else "context",
                 claims=("p-below-0.001",),
                 printed=f"p = {p.text}",
                 expected=f"p < {claimed_below:g}",
@@ -163,7 +174,7 @@ def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:
         "p_caption",
         "Do printed p-values agree with their caption?",
         len(printed),
-        len(printed) - len(above),
+        len(printed) - len(wrong),
         findings,
     )
 
@@ -187,7 +198,7 @@ def check_exact_floor(num_runs: int, claimed_below: float) -> Outcome:
             "rank_sum_floor": rank_sum,
         },
         sentence=f"With {num_runs} runs an exact two-sided sign-flip or Wilcoxon signed-rank test cannot go below "
-        f"{floor:g} and a rank-sum test not below {rank_sum:.4f}; p < {claimed_below:g} needs a test that assumes a "
-        "distribution.",
+        f"{floor:g} and a rank-sum test not below {rank_sum:.4f}; p < {claimed_below:g} over runs needs a test that "
+        "assumes a distribution.",
     )
     return Outcome("exact_floor", "Could an exact test on so few runs give the claimed p?", 1, int(holds), (finding,))

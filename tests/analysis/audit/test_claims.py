@@ -1,6 +1,6 @@
 import pytest
 
-from analysis.audit.claims import KINDS, Claim, all_claims, table_verdicts
+from analysis.audit.claims import KINDS, TWO_PLACES, Claim, all_claims, table_verdicts
 from analysis.audit.finding import Finding, Verdict
 
 
@@ -28,6 +28,13 @@ def test_verdict_from_findings(kinds, status):
     (verdict,) = table_verdicts([claim()], [finding(kind) for kind in kinds])
     assert verdict.status == status
     assert len(verdict.findings) == len(kinds)
+
+
+@pytest.mark.parametrize("check", TWO_PLACES)
+def test_two_places_that_disagree_leave_a_claim_undecided(check):
+    disagreeing = Finding(id="x/y", check=check, kind="inconsistent", sentence="A, B.", claims=("c",))
+    (verdict,) = table_verdicts([claim()], [disagreeing, finding("holds")])
+    assert (verdict.status, verdict.because) == ("undecided", "A, B.")
 
 
 def test_every_printed_number_is_a_claim(paper):

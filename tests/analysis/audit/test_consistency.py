@@ -20,12 +20,18 @@ def test_same_cell_within_rounding(cell, other, is_same):
 
 
 def test_difference_and_rank_with_the_other_figure(cell):
-    finding, summary = repeats(cell, "7.8260").findings
+    outcome = repeats(cell, "7.8260")
+    (finding,) = outcome.findings
     assert finding.evidence["difference"] == pytest.approx(0.3)
     assert finding.evidence["is_multiple_of_0.1"]
     assert finding.evidence["rank_with_other_figure"] == 2
     assert finding.evidence["improvement_with_other_figure"] == pytest.approx(100 * (7.826 / 8 - 1))
-    assert summary.evidence["not_first"] == 1
+    assert "best-overall" in finding.claims
+    assert "in 1 of 1 comparisons" in outcome.headline and "not be first in 1 of them (-2.2%" in outcome.headline
+
+
+def test_a_difference_that_leaves_the_method_first_does_not_touch_that_claim(cell):
+    assert "best-overall" not in repeats(cell, "8.0260").findings[0].claims
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ def test_five_runs_are_too_few_for_an_exact_test():
     assert significance.check_exact_floor(11, 0.001).findings[0].kind == "holds"
 
 
-def judge(cell, p):
-    cells = [cell("MMD", "0.31", std="0.02", n=5, p=p), cell("MMD", "0.34", std="0.05", n=5, model="Rival")]
+def judge(cell, p, metric="MAE"):
+    cells = [cell(metric, "0.31", std="0.02", n=5, p=p), cell(metric, "0.34", std="0.05", n=5, model="Rival")]
     findings = significance.check(cells).findings
     return findings[0].kind if findings else "holds"
 
@@ -21,8 +21,16 @@ def test_both_thresholds_from_both_sides(cell):
     assert judge(cell, "<0.001") == "impossible"
 
 
+def test_a_metric_with_a_permutation_test_of_its_own_is_never_impossible(cell):
+    assert judge(cell, "<0.001", metric="MMD") == "unsupported"
+    assert judge(cell, "0.11", metric="MMD") == "holds"
+
+
 def test_caption_is_compared_with_the_digits(cell):
-    assert significance.check_caption([cell("MMD", "1.0", p="0.001")], 0.001).findings
+    kinds = {
+        p: significance.check_caption([cell("MMD", "1.0", p=p)], 0.001).findings[0].kind for p in ("0.001", "0.0020")
+    }
+    assert kinds == {"0.001": "context", "0.0020": "inconsistent"}
     assert not significance.check_caption([cell("MMD", "1.0", p="0.0009")], 0.001).findings
     assert not significance.check_caption([cell("MMD", "1.0", p="<0.001")], 0.001).findings
 
