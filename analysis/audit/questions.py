@@ -78,6 +78,19 @@ QUESTIONS = (
         (f"{TUNED}.shuffled_history",),
         TUNED,
     ),
+    # Two choices of ours that bear on the guidance, turned; asked before they were run.
+    Question(
+        "tuned-positions",
+        "Tuned, and positions started as small as items, AlignDiff rises.",
+        (TUNED,),
+        f"{TUNED}.small_positions",
+    ),
+    Question(
+        "tuned-gain",
+        "Tuned, and its guidance started at full gain, AlignDiff rises.",
+        (TUNED,),
+        f"{TUNED}.plain_gain",
+    ),
 )
 
 
