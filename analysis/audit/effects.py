@@ -10,8 +10,11 @@ from itertools import combinations
 
 import numpy as np
 
+from analysis.audit.cells import Row, rows_of
+from analysis.audit.counterparts import METHODS
 from analysis.audit.finding import Finding, Outcome
 from analysis.audit.judging import Result, corrected, lacking_text, reasons_text, test_difference
+from analysis.audit.paper_tables import Paper
 from analysis.audit.samples import Contrast, Samples, compare
 from analysis.table_specs import CLAIMANT
 from harness.metrics import batch_mean, per_user
@@ -25,11 +28,12 @@ BATCHED = ("aligndiff", "diffurec")  # their code reports means of batch means
 TERMS = ("correction_ratio", "correction_cosine")
 
 
-def outcomes(samples: Samples) -> list[Outcome]:
+def outcomes(samples: Samples, paper: Paper) -> list[Outcome]:
     """Look at everything the plan has runs for."""
     variants = [name for name in samples.plan.methods() if name.startswith(f"{RELEASED}.") and name != ONE_METRIC]
     found = [
         check_protocols(samples),
+        check_printed_rows(samples, paper),
         check_items(samples),
         check_variants(samples, [ONE_METRIC], "selection_rule", "Does the rule that picks the epoch matter?"),
         check_variants(samples, variants, "released_defects", "Does undoing a released defect change the result?"),
@@ -68,6 +72,41 @@ def check_protocols(samples: Samples) -> Outcome:
     return Outcome(
         "seen_items", "Is the order of methods the same with seen items hidden?", checked, held, (*findings,)
     )
+
+
+def check_printed_rows(samples: Samples, paper: Paper) -> Outcome:
+    """How far are our means from the printed rows, with seen items kept and hidden? Differences only, no test."""
+    findings, checked, near = [], 0, 0
+    for (dataset, model), row in _printed_rows(paper).items():
+        method = METHODS["2", model]
+        for ours in (method, f"{method}.tuned"):
+            if not _is_enough(samples, dataset, ours):
+                continue
+            off = {
+                protocol: [
+                    100 * (_mean(samples, dataset, ours, protocol, metric) / cell.value - 1)
+                    for metric, cell in row.items()
+                ]
+                for protocol in ("kept", "hidden")
+            }
+            ranges = {protocol: f"{min(each):+.1f} to {max(each):+.1f}%" for protocol, each in off.items()}
+            checked += 1
+            near += max(map(abs, off["kept"])) <= max(map(abs, off["hidden"]))
+            findings.append(
+                _context(
+                    f"printed_rows/{dataset}/{ours}",
+                    f"{ours} on {dataset} against the printed {model} in {len(row)} metrics: {ranges['kept']} with "
+                    f"seen items kept, {ranges['hidden']} with them hidden.",
+                    {"metrics": list(row)} | {f"percent_{protocol}": each for protocol, each in off.items()},
+                    dataset,
+                )
+            )
+    question = "Do our figures come nearer to the printed rows with seen items kept, as the headline has them?"
+    return Outcome("printed_rows", question, checked, near, tuple(findings))
+
+
+def _printed_rows(paper: Paper) -> dict[tuple[str, str], Row]:
+    return {(dataset.lower(), model): row for (_, dataset, model), row in rows_of(paper.table("2")).items()}
 
 
 def check_items(samples: Samples) -> Outcome:
@@ -185,8 +224,8 @@ def _settings(samples: Samples, dataset: str, method: str) -> str | None:
     return next((run.record.settings_sha256 for run in samples.completed(dataset, method)), None)
 
 
-def _mean(samples: Samples, dataset: str, method: str, protocol: str) -> float:
-    return float(np.mean(list(samples.by_seed(dataset, method, METRIC, protocol).values())))
+def _mean(samples: Samples, dataset: str, method: str, protocol: str, metric: str = METRIC) -> float:
+    return float(np.mean(list(samples.by_seed(dataset, method, metric, protocol).values())))
 
 
 def _is_enough(samples: Samples, dataset: str, method: str) -> bool:

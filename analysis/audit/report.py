@@ -121,7 +121,9 @@ def _run_lines(audit: Audit) -> list[str]:
     decided.sort(key=lambda v: ASKED_FIRST.index(v.claim) if v.claim in ASKED_FIRST else len(ASKED_FIRST))
     lines = [f"{v.status.capitalize()} in our runs: {stated[v.claim]} {v.because}" for v in decided[: RUN_LINES - 1]]
     ours, theirs = (_statuses([v for v in verdicts if (v.claim in asked) is ours]) for ours in (True, False))
-    counted = "; ".join([*([f"{theirs} of the paper's"] if theirs else []), *([f"{ours} of ours"] if ours else [])])
+    counted = "; ".join(
+        f"{whose}: {counts}" for whose, counts in (("the paper's", theirs), ("our questions", ours)) if counts
+    )
     inside = _inside([beside for beside in audit.counterparts if beside.inside is not None])
     if not decided:
         counted = f"{counted}, for lack of runs; completed runs are counted beside each claim"

@@ -57,7 +57,7 @@ def against_runs(audit: Audit, paper: Paper, samples: Samples, data: Mapping[str
     return replace(
         audit,
         title=f"{audit.title} and the runs of plan '{samples.plan.name}'",
-        outcomes=(*audit.outcomes, *effects.outcomes(samples)),
+        outcomes=(*audit.outcomes, *effects.outcomes(samples, paper)),
         claims=(*audit.claims, *(claim for claim, _ in asked)),
         verdicts=(*said, *(verdict for _, verdict in asked), *cell_verdicts, *audit.verdicts),
         counterparts=besides,

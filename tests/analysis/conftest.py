@@ -24,10 +24,14 @@ class Grid:
     def runs(self) -> Path:
         return self.folder / "runs"
 
-    def write(self, method="sasrec", seed=1, ranks=RANKS, *, dataset="beauty", history=None, **fields) -> Path:
+    def write(
+        self, method="sasrec", seed=1, ranks=RANKS, *, hidden=None, dataset="beauty", history=None, **fields
+    ) -> Path:
         run = self.runs / dataset / method / f"seed{seed}"
         status = fields.get("status", "completed")
-        arrays = {"test_kept": np.array(ranks), "test_hidden": np.array(ranks)} if status == "completed" else {}
+        arrays = (
+            {"test_kept": np.array(ranks), "test_hidden": np.array(hidden or ranks)} if status == "completed" else {}
+        )
         values = {
             "display": method,
             "settings": {"model": {"dropout": 0.1}},

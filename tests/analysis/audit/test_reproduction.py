@@ -364,6 +364,21 @@ def test_bad_arguments_exit_2_in_one_line(finished, capsys, arguments, message):
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
+def test_printed_rows_are_set_beside_our_means_under_both_protocols(grid, paper):
+    for seed in (1, 2):
+        kept, hidden = ((1,) * hits + (50,) * (100 - hits) for hits in (10, 20))
+        grid.write("sasrec.tuned", seed, kept, hidden=hidden, dataset="toys")
+    cells = [("sasrec.tuned", seed, "toys") for seed in (1, 2)]
+    plan = read_plan(grid.plan(cells, datasets={"toys": {"display": "Toys"}}))
+    outcome = effects.check_printed_rows(Samples(load_runs(grid.runs), plan, Thresholds()), paper)
+    (finding,) = outcome.findings
+    printed = [cell.value for cell in paper.table("2") if (cell.dataset, cell.model) == ("Toys", "SASRec")]
+    assert finding.id == "printed_rows/toys/sasrec.tuned" and finding.kind == "context"
+    assert finding.evidence["percent_kept"] == pytest.approx([100 * (10 / value - 1) for value in printed])
+    assert finding.evidence["percent_hidden"] == pytest.approx([100 * (20 / value - 1) for value in printed])
+    assert (outcome.checked, outcome.held) == (1, 1)
+
+
 def test_items_of_ml_1m_are_compared_only_under_the_same_settings(grid):
     names = {"ml-1m": "ML-1M", "ml-1m-unfiltered": "ML-1M (unfiltered)"}
     for dataset in names:
