@@ -46,11 +46,13 @@ onsuccess:
         print(f"done: report in {OUT}/report.html, tables in {OUT}/tables/")
     else:
         print(f"done: what was asked for is in {OUT}/")
+    for line in failures(RECORDS):
+        print(f"no result: {line}")
 
 
 onerror:
     forget_finished()
     print(
-        "Some jobs failed; what finished is kept. Run the same command again to resume, or `snakemake partial` for "
-        f"tables of what is there, in {OUT}/partial/."
+        "Some jobs failed; what finished is kept. Run the same command again to resume, or the same with `-- partial` at "
+        f"its end for tables of what is there, in {OUT}/partial/."
     )

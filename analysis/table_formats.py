@@ -64,7 +64,8 @@ def as_markdown(table: Table) -> str:
     for block in table.blocks:
         if block.heading:
             parts += [f"## {_plain(block.heading)}", ""]
-        parts += _markdown_rows(block, block.rows + block.derived)
+        if own := block.rows + block.derived:  # none on a dataset of one's own
+            parts += _markdown_rows(block, own)
         for group, rows in block.groups.items():
             parts += [f"### {_plain(group)}", "", *_markdown_rows(block, rows)]
         if block.not_run:

@@ -15,6 +15,23 @@ from harness.interactions import FORMATS
 from harness.settings import nearest
 
 
+def read(path: str | Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.  Raises ValueError naming the file."""
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: not YAML ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a mapping of keys to values, got {type(found).__name__}")
+    return found
+
+
+def own_sweeps(config: Mapping[str, Any], given: Iterable[str | Path]) -> dict[str, Any]:
+    """Leave out the paper's sweeps where the files that a user gave have a grid of their own and no sweeps."""
+    keys = {key for path in given for key in read(path)}
+    return {**config, "sweeps": []} if "grid" in keys and "sweeps" not in keys else dict(config)
+
+
 def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
     """Raise ValueError listing every place where `config` breaks the JSON schema, unknown keys with the nearest."""
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))

@@ -84,9 +84,6 @@ class DatasetSpec:
         where = f"datasets.{name}"
         nested = {key: values[key] for key in ("urls", "filter", "expected") if values.get(key) is not None}
         flat = {key: value for key, value in values.items() if key not in ("urls", "filter", "expected")}
-        for key in ("display", "format"):
-            if key not in flat:
-                raise ValueError(f"{where}: the key {key!r} is missing")
         spec = from_mapping(cls, flat, where=where)
         if isinstance(nested.get("urls", ()), str | Mapping):
             raise ValueError(f"{where}.urls: expected a list of addresses, each after a dash")

@@ -219,9 +219,8 @@ def _require_finite(sums: dict[str, torch.Tensor], epoch: int, steps: int) -> No
     broken = [name for name, value in sums.items() if not math.isfinite(float(value))]
     if broken:
         rest = ", ".join(f"{k} {float(v) / steps:.4g}" for k, v in sums.items() if k not in broken)
-        raise DivergedError(
-            f"{', '.join(broken)} not finite in epoch {epoch} by step {steps} ({rest or 'no other term'})"
-        )
+        others = f" ({rest})" if rest else ""
+        raise DivergedError(f"{', '.join(broken)} not finite in epoch {epoch} by step {steps}{others}")
 
 
 def evaluate(learner: Learner, evaluator: Evaluator, seen: str) -> dict[str, float]:

@@ -75,7 +75,16 @@ class Grid:
                 known = ["all", *sorted(self.contestants)]
                 raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, known)}")
         for cell in self.cells:
+            self._check_settings(cell)
+
+    def _check_settings(self, cell: Cell) -> None:
+        """Resolve a cell's settings, so that a mistake is found before anything runs, and say whose mistake it is."""
+        try:
             self.settings(cell.dataset, cell.method)
+        except ValueError as error:
+            contestant = self.contestants[cell.method]
+            contestant.method.resolved(cell.dataset, contestant.overrides)  # raises if the method's file is at fault
+            raise ValueError(f"overrides, as they reach {error}") from error
 
     def _add_method(self, name: str) -> None:
         if name not in self.contestants:

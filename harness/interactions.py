@@ -233,7 +233,8 @@ def _name_bad_line(path: Path, member: str | None, layout: Layout) -> None:
             except UnicodeDecodeError:
                 raise ValueError(f"{path}, line {number}: is not UTF-8 text; expected {expected}") from None
             if number > layout.header_lines and line and (reason := layout.problem(line)) is not None:
-                raise ValueError(f"{path}, line {number}: {reason}; expected {expected}, got {line[:80]!r}")
+                remedy = "; remove the header line" if line == expected else ""
+                raise ValueError(f"{path}, line {number}: {reason}; expected {expected}, got {line[:80]!r}{remedy}")
 
 
 def read_amazon_reviews(path: Path, member: str | None = None) -> Interactions:

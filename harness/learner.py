@@ -90,6 +90,9 @@ class SingleLossLearner(ABC):
         self.optimizer.zero_grad(set_to_none=True)
         with self.compute.autocast():
             terms = self.loss(batch)
+        if "loss" not in terms or terms["loss"].dim():
+            found = {name: tuple(value.shape) for name, value in terms.items()}
+            raise ValueError(f"loss() must return named scalars with 'loss' among them; it returned shapes {found}")
         terms["loss"].backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)

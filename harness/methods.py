@@ -75,6 +75,9 @@ class Method:
         builder_file(self.builder)
         module = importlib.import_module(self.builder)
         read = getattr(module, "read_config", None)  # a builder whose defaults depend on a field reads by itself
+        for name in ("build",) if read else ("build", "Config"):
+            if not hasattr(module, name):
+                raise ValueError(f"method {self.name}: {self.builder} has no {name!r}; CONTRIBUTING.md says what it is")
         try:
             config = read(values) if read else from_mapping(module.Config, values, where="model")
         except ValueError as error:

@@ -206,7 +206,12 @@ class Evaluator:
         score_BI = score(history_BL, user_B, self._noise(begin, history_BL))
         if score_BI.dtype != torch.float64:
             score_BI = score_BI.float()  # bf16 scores tie far too often to be ranked
-        assert score_BI.shape == (len(user_B), self._seen.num_items + 1), "scores need num_items + 1 columns"
+        expected = (len(user_B), self._seen.num_items + 1)
+        if score_BI.shape != expected:
+            raise ValueError(
+                f"score() returned {tuple(score_BI.shape)} where {expected} belongs: a row per user, and a column per "
+                "item after one for padding"
+            )
         target_B = self._target_U[user_B]
         kept_B = rank_of_target(score_BI, target_B)
         seen_BS = self._seen.histories(user_B, max_len=2**31)

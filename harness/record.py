@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -91,6 +93,17 @@ def read_record(path: str | Path) -> RunRecord:
         return RunRecord(**values)
     except (OSError, TypeError, ValueError) as error:
         raise CorruptRecordError(f"{path}: not a readable run record ({error}); delete it and run again") from error
+
+
+def failures(paths: Iterable[str | Path], most: int = 5) -> list[str]:
+    """One line for each run that ended without a result, with the reason; beyond `most` only how many more."""
+    lines = []
+    for path in paths:
+        with contextlib.suppress(CorruptRecordError):  # missing or damaged: said elsewhere
+            record = read_record(path)
+            if not record.completed:
+                lines.append(f"{record.dataset}/{record.method}/seed{record.seed}: {record.status}, {record.reason}")
+    return lines[:most] + ([f"and {len(lines) - most} more"] if len(lines) > most else [])
 
 
 def write_ranks(path: str | Path, ranks: dict[str, NDArray[np.integer]]) -> str:

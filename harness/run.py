@@ -31,6 +31,7 @@ from harness.streams import Streams, forked_global_stream
 
 log = logging.getLogger(__name__)
 
+DIVERGED_ADVICE = "try a lower learning_rate, or a clip_norm where the method has one"
 OUT_OF_MEMORY_ADVICE = "out of GPU memory: lower model.batch_size or set compute.precision to bf16"
 
 
@@ -99,7 +100,7 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
             result = fit(learner, split, plan, streams, checkpoints=folder, history=history)
             record = run.completed(learner, result)
     except DivergedError as error:
-        record = run.failed("diverged", str(error), history)
+        record = run.failed("diverged", f"{error}; {DIVERGED_ADVICE}", history)
     except torch.cuda.OutOfMemoryError:
         record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
     # Memory may have been short for a moment only: then a rerun goes on from the checkpoint.

@@ -68,7 +68,7 @@ def check_scores_are_finite(method: Method) -> None:
     learner, _ = build(method, split)
     history, users = histories(split, [0, 1, 2], learner.max_len)
     result = scores(learner, history, users)
-    assert result.shape == (3, split.num_items)
+    assert result.shape == (3, split.num_items), "one score per item, after a column for padding"
     assert torch.isfinite(result).all()
 
 

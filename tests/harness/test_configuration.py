@@ -7,10 +7,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.configuration import check, check_datasets, typed
+from harness.configuration import check, check_datasets, own_sweeps, typed
 from harness.digest import ROOT
 from harness.grid import Grid
 from harness.settings import merge
+from workflow.scripts.forecast import load_config
 
 SCHEMA = ROOT / "config/config.schema.yaml"
 
@@ -123,3 +124,22 @@ def test_whatever_is_written_there_is_legal_or_a_value_error(path, value):
         check(config, SCHEMA)
     except ValueError as error:
         assert str(error).startswith("configuration: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "sweeps"),
+    [({}, ["omega"]), ({"grid": []}, []), ({"grid": [], "sweeps": ["mine"]}, ["omega"]), ({"sweeps": []}, ["omega"])],
+)
+def test_a_grid_of_ones_own_inherits_no_sweeps(tmp_path, given, sweeps):
+    """With sweeps of one's own Snakemake has merged them already, so what is there stays."""
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(given))
+    assert own_sweeps({"sweeps": ["omega"]}, [path])["sweeps"] == sweeps
+
+
+def test_the_example_of_the_documentation_asks_for_its_own_cells_only(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    path = tmp_path / "my.yaml"
+    path.write_text("# my.yaml" + text.partition("# my.yaml")[2].partition("```")[0])
+    cells = Grid(load_config([path])).cells
+    assert {cell.dataset for cell in cells} == {"shop"} and len(cells) == 6

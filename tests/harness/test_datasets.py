@@ -75,7 +75,7 @@ def test_mistakes_name_the_key(change, message):
 
 
 def test_missing_format_and_missing_source_are_named():
-    with pytest.raises(ValueError, match="datasets.own: the key 'format' is missing"):
+    with pytest.raises(ValueError, match="datasets.own: missing key 'format'"):
         DatasetSpec.from_mapping("own", {"display": "Own"})
     with pytest.raises(ValueError, match="datasets.own: set 'file'"):
         DatasetSpec.from_mapping("own", {"display": "Own", "format": "inter"}).raw_path("own", "raw")

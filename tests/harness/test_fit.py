@@ -182,6 +182,14 @@ class OneWeight(SingleLossLearner):
         return torch.zeros(len(user_B), NUM_ITEMS + 1)
 
 
+@pytest.mark.parametrize("terms", [{"los": torch.tensor(1.0)}, {"loss": torch.ones(3)}])
+def test_a_loss_that_is_no_named_scalar_is_refused(terms, monkeypatch):
+    monkeypatch.setattr(OneWeight, "loss", lambda self, batch: terms)
+    learner = OneWeight(nn.Linear(1, 1), max_len=3, compute=Compute(), learning_rate=0.1)
+    with pytest.raises(ValueError, match="named scalars with 'loss' among them; it returned shapes"):
+        learner.training_step(torch.tensor(1.0))
+
+
 @pytest.mark.parametrize(("clip", "expected"), [(None, 100.0), (1.0, 1.0)])
 def test_single_loss_learner_clips_and_updates_once(clip, expected):
     learner = OneWeight(nn.Linear(1, 1, bias=False), max_len=3, compute=Compute(), learning_rate=0.1, clip_norm=clip)

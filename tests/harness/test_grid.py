@@ -53,7 +53,7 @@ def test_cells_are_the_product_without_repeats():
         ),
         ({"overrides": {"sasrek": {}}}, "overrides: 'sasrek' is not a method of the grid .did you mean 'sasrec'"),
         ({"overrides": {"al": {}}}, "did you mean 'all'"),
-        ({"overrides": {"all": {"training": {"patiense": 3}}}}, "unknown key 'patiense'"),
+        ({"overrides": {"all": {"training": {"patiense": 3}}}}, "^overrides, as they reach .*unknown key 'patiense'"),
         ({"overrides": {"sasrec": {"model": {"droput": 0.1}}}}, "method sasrec: model: unknown key 'droput'"),
         ({"sweeps": sweep(method="difurec")}, "unknown method 'difurec'"),
         ({"sweeps": sweep(datasets=["beuty"])}, "unknown dataset 'beuty'"),

@@ -73,6 +73,7 @@ BAD = [
     ("amazon-ratings", "A,NA,5.0,4\nA,,5.0,4\n", 2, "'' is not an id"),
     ("amazon-ratings", "A,B,5.0,4\n,B,5.0,4\n", 2, "'' is not an id"),
     ("amazon-ratings", "A,B,5.0,4\nA,B\n", 2, "wrong number of fields"),
+    ("amazon-ratings", "user,item,rating,timestamp\nA,B,5.0,4\n", 1, "remove the header line"),
     ("inter", INTER_HEADER + "1\t2\t3\t4\n1\t2\t3\n", 3, "wrong number of fields"),
     ("inter", INTER_HEADER + "1\t2\t3\tx\n", 2, "'x' is not a timestamp"),
     ("inter", "user_id:token\titem_id:token\n1\t2\n", 1, "timestamp:float"),

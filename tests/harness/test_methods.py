@@ -146,3 +146,12 @@ def test_learners_are_built_from_methods_and_from_resolved_settings():
         learner = build_learner(source, view, Streams(1), Compute())
         assert isinstance(learner, SASRec) and learner.config.embedding_dim == 6
     assert builder_file("baselines.sasrec") == ROOT / "baselines/sasrec.py"
+
+
+@pytest.mark.parametrize(("text", "missing"), [("class Config: pass", "build"), ("def build(): pass", "Config")])
+def test_a_builder_without_its_parts_is_named_before_anything_runs(tmp_path, monkeypatch, text, missing):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"half_a_baseline_without_{missing}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(ValueError, match=f"method mine: {name} has no '{missing}'"):
+        method(builder=name).resolved("beauty")

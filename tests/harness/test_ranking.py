@@ -88,7 +88,9 @@ def test_a_nan_in_the_padding_column_is_no_divergence():
 
 
 def test_scores_of_another_width_are_refused():
-    with pytest.raises(AssertionError, match="columns"):
+    with pytest.raises(
+        ValueError, match=f"where .*, {SPLIT.num_items + 1}. belongs: .* column per item after one for padding"
+    ):
         evaluator().ranks(lambda history_BL, user_B, noise: torch.zeros(len(user_B), SPLIT.num_items))
 
 

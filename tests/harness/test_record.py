@@ -8,6 +8,7 @@ import pytest
 from harness.record import (
     CorruptRecordError,
     RunRecord,
+    failures,
     read_ranks,
     read_record,
     write_ranks,
@@ -137,3 +138,16 @@ def test_atomic_text_keeps_the_old_file_when_writing_fails(tmp_path):
         write_text_atomically(path, "\ud800")
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_runs_without_a_result_are_listed_with_their_reason(tmp_path):
+    paths = [tmp_path / f"{seed}.json" for seed in range(1, 6)]
+    for seed, path in enumerate(paths[:4], start=1):
+        failed = {"status": "diverged", "reason": f"NaN {seed}"} if seed > 1 else {}
+        write_record(record(seed=seed, **failed), path)
+    assert failures(paths, most=2) == [
+        "toy/sasrec/seed2: diverged, NaN 2",
+        "toy/sasrec/seed3: diverged, NaN 3",
+        "and 1 more",
+    ]
+    assert failures(paths[:1]) == failures(paths[4:]) == []

@@ -166,6 +166,7 @@ def test_a_diverging_run_leaves_a_gap_and_the_rest_goes_on(checkout, python_m):
     assert result.returncode == 0, result.stderr[-4000:]
     out = checkout / "results" / "tiny"
     record = json.loads((out / "runs/toy/sasrec/seed1/record.json").read_text())
-    assert record["status"] == "diverged" and record["reason"]
+    assert record["status"] == "diverged" and "lower learning_rate" in record["reason"]
+    assert f"no result: toy/sasrec/seed1: diverged, {record['reason']}" in result.stdout
     table = (out / "tables" / "table2.md").read_text()
     assert "diverged" in table

@@ -14,11 +14,12 @@ from snakemake.utils import update_config
 sys.path.insert(0, workflow.basedir)
 
 from harness.checkpoint import FINISHED
-from harness.configuration import check, check_datasets, typed
+from harness.configuration import check, check_datasets, own_sweeps, typed
 from harness.datasets import check_mirror, deciding
 from harness.gpu import visible_devices
 from harness.digest import code_digest
 from harness.grid import Grid
+from harness.record import failures
 
 # Jobs find this checkout and this interpreter, whatever the working directory and the caller's PATH.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -30,6 +31,7 @@ os.environ["PATH"] = os.pathsep.join(
 
 update_config(config, typed(workflow.config_settings.config))
 try:
+    config.update(own_sweeps(config, workflow.config_settings.configfiles))
     check(config, f"{workflow.basedir}/config/config.schema.yaml")
     GRID = Grid(config)
     # A job on another machine need not see the raw files.

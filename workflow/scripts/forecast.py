@@ -19,10 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import yaml
-
 import harness.cli
-from harness.configuration import check
+from harness.configuration import check, own_sweeps, read
 from harness.digest import ROOT
 from harness.grid import Cell, Grid
 from harness.record import CorruptRecordError, RunRecord, read_record
@@ -161,23 +159,13 @@ def _of_method(method: str, dataset: str, costs: Costs, actions: dict[str, int])
     return replace(scaled, actions=actions[dataset]), f", scaled from {nearest} by actions"
 
 
-def load_config(configfile: Path | None) -> dict[str, Any]:
-    """The configuration as Snakemake would merge it.  Raises ValueError where the schema forbids it."""
+def load_config(configfiles: Sequence[Path]) -> dict[str, Any]:
+    """The configuration as the workflow merges it.  Raises ValueError where the schema forbids it."""
     folder = ROOT / "config"
-    files = [folder / "datasets.yaml", folder / "config.yaml", *([configfile] if configfile else [])]
-    config = merge(*map(_read_yaml, files))
+    config = merge(*map(read, (folder / "datasets.yaml", folder / "config.yaml", *configfiles)))
+    config = own_sweeps(config, configfiles)
     check(config, folder / "config.schema.yaml")
     return config
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: not YAML ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a mapping of keys to values, got {type(found).__name__}")
-    return found
 
 
 def forecast(grid: Grid, costs: Costs, runs: Path) -> list[str]:
@@ -224,7 +212,7 @@ def _where(options: argparse.Namespace, costs: Costs) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.scripts.forecast", description=__doc__.splitlines()[0])
-    parser.add_argument("--configfile", type=Path, help="as for snakemake; default config/config.yaml alone")
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="as for snakemake; one or more")
     parser.add_argument("--records", type=Path, nargs="*", default=[ROOT / "results"], help="where earlier runs lie")
     parser.add_argument("--device", help="scale times to this device, e.g. cpu or 'NVIDIA H200'; default: as measured")
     options = parser.parse_args(argv)

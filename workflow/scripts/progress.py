@@ -85,7 +85,7 @@ def report(grid: Grid, output: Path, costs: Costs) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.scripts.progress", description=__doc__.splitlines()[0])
-    parser.add_argument("--configfile", type=Path, help="as for snakemake; default config/config.yaml alone")
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="as for snakemake; one or more")
     parser.add_argument("--records", type=Path, nargs="*", default=[ROOT / "results"], help="where finished runs lie")
     options = parser.parse_args(argv)
     config = load_config(options.configfile)
