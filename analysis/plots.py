@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -206,22 +207,12 @@ def mmd_bars(table: pd.DataFrame, ax: Axes, *, label: str = "squared MMD") -> Ax
 
     Columns: group, method, value, one row per run. Unbiased estimates may lie below zero.
     """
-    groups, styles = list(dict.fromkeys(table["group"])), styles_of(table["method"])
-    step = 0.8 / len(styles)
-    for i, (method, style) in enumerate(styles.items()):
-        for j, group in enumerate(groups):
-            values = table.loc[(table["method"] == method) & (table["group"] == group), "value"]
-            if values.empty:
-                continue
-            place = j + (i - (len(styles) - 1) / 2) * step
-            spread = values.std(ddof=1) if len(values) > 1 else None
-            ax.bar(
-                place, values.mean(), 0.9 * step, yerr=spread, capsize=2, color=style["color"], alpha=0.6, label=method
-            )
-            ax.scatter(np.full(len(values), place), values, s=5, color="black", linewidths=0, zorder=3)
+    colors = {method: style["color"] for method, style in styles_of(table["method"]).items()}
+    where = {"data": table, "x": "group", "y": "value", "hue": "method", "ax": ax}
+    seaborn.barplot(**where, palette=colors, errorbar="sd", capsize=0.1, err_kws={"linewidth": 1.2}, alpha=0.6)
+    points = dict.fromkeys(colors, "black")
+    seaborn.stripplot(**where, palette=points, dodge=True, jitter=False, size=2.2, legend=False, zorder=3)
     ax.axhline(0, color="black", linewidth=0.6)
-    ax.set_xticks(range(len(groups)), groups)
-    ax.set_ylabel(label)
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(styles))
+    ax.set(xlabel="", ylabel=label)
+    ax.legend(title=None, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(colors))
     return ax
