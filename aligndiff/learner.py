@@ -186,7 +186,8 @@ class AlignDiffLearner(SingleLossLearner):
         for rows, packing, own in noise.parts(history_BL, trim=not self.config.reads_padding):
             with torch.no_grad(), self.compute.autocast():
                 h_BD = self.guide(packing, user_B[rows])
-                yield function(self.module, packing, h_BD, own, *(value_B[rows] for value_B in per_user))
+                result = function(self.module, packing, h_BD, own, *(value_B[rows] for value_B in per_user))
+            yield result  # not within: the caller's products are its own
 
     def prepare(self, history_BL: Tensor, noise: UserNoise) -> Tensor:
         """Shuffle the order if this is that control; pad to full width if padding is read."""

@@ -47,7 +47,9 @@ def inspect(
     """
     trace: sampler.Trace = []
     final_BD = sampler.generate(net, packing, h_BD, noise, trace)
-    logit_BI, embedding_BD = final_BD.float() @ net.items.weight.float().T, net.items(target_B)
+    with torch.autocast(final_BD.device.type, enabled=False):  # in fp32, as the scores that are ranked
+        logit_BI = final_BD.float() @ net.items.weight.float().T
+    embedding_BD = net.items(target_B)
     result = {"padding_above": (logit_BI[:, :1] >= logit_BI.gather(1, target_B[:, None]))[:, 0].float()}
     if not net.config.padding_class:
         logit_BI[:, 0] = -torch.inf

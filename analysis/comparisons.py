@@ -72,7 +72,8 @@ def _compare_on(runs: Runs, plan: Plan, *, dataset: str, metric: str, resamples:
         return
     gains = {name: _gains(found, metric) for name, found in used.items()}
     rng = np.random.default_rng(DRAW_SEED)
-    for comparison in compare_pairs(gains, pairs, rng, resamples=resamples):
+    seeds = {name: [run.record.seed for run in found] for name, found in used.items()}
+    for comparison in compare_pairs(gains, pairs, rng, seeds=seeds, resamples=resamples):
         rival = methods[comparison.rival]
         yield {
             "dataset": dataset,

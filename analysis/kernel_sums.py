@@ -95,12 +95,3 @@ def _on_device(points: NDArray, labels: NDArray, device: str | None) -> tuple:
 
 def _host(values: Array) -> Array:
     return values if isinstance(values, np.ndarray) else values.cpu()
-
-
-def best_device() -> str | None:
-    """Return "cuda" if torch is installed and sees one, else None for numpy."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    return "cuda" if torch.cuda.is_available() else None

@@ -78,14 +78,10 @@ class Plan:
         return found
 
     def labels(self) -> dict[str, str]:
-        """Display name of every method, followed by its key where two methods share one.
-
-        Points of a sweep carry the name of the method they vary and do not count.
-        """
-        swept = self.swept()
-        shown = Counter(cell.display for name, cell in self.methods().items() if name not in swept)
+        """Display name of every method, followed by its key where two methods share one."""
+        shown = Counter(cell.display for cell in self.methods().values())
         return {
-            name: cell.display if shown[cell.display] < 2 and name not in swept else f"{cell.display} ({name})"
+            name: cell.display if shown[cell.display] < 2 else f"{cell.display} ({name})"
             for name, cell in self.methods().items()
         }
 

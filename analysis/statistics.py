@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 
 FEW_SEEDS = "one seed shows no spread between seeds"
 NO_SPREAD = "all values are equal, so there is no spread to measure the difference against"
-UNEQUAL = "the methods have different numbers of seeds, so their runs cannot be paired by label"
+UNEQUAL = "the methods have other seeds, so their runs cannot be paired by label"
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,14 @@ def compare_pairs(
     pairs: Sequence[tuple[str, str]],
     rng: np.random.Generator,
     *,
+    seeds: Mapping[str, Sequence[int]] | None = None,
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[Comparison]:
     """Compare many pairs (method, rival) on one dataset and metric, drawing the resampled users only once.
 
     Shapes: each gain [S, U]; S may differ between methods, U may not.
+    seeds: labels of each gain's rows, 0 to S - 1 by default; two methods are paired if they have the same.
     """
     used = list(dict.fromkeys(name for pair in pairs for name in pair))
     gains = {name: _checked(name, gain_by_method[name]) for name in used}
@@ -133,12 +135,21 @@ def compare_pairs(
     drawn_RN = resampled_user_means(np.concatenate(list(gains.values())), rng, resamples)
     ends = np.cumsum([len(gain) for gain in gains.values()])[:-1]
     drawn = dict(zip(used, np.split(drawn_RN, ends, axis=1), strict=True))
+    labels = {name: tuple(seeds[name] if seeds else range(len(gain))) for name, gain in gains.items()}
     return [
-        _compare(names, [gains[n] for n in names], [drawn[n] for n in names], rng=rng, level=level) for names in pairs
+        _compare(
+            names,
+            [gains[n] for n in names],
+            [drawn[n] for n in names],
+            rng=rng,
+            level=level,
+            has_pairs=labels[names[0]] == labels[names[1]],
+        )
+        for names in pairs
     ]
 
 
-def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float) -> Comparison:
+def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float, has_pairs: bool) -> Comparison:
     (method_SU, rival_SU), (method_RS, rival_RS) = gains, drawn
     method_S, rival_S = method_SU.mean(axis=1), rival_SU.mean(axis=1)
     difference_U = method_SU.mean(axis=0) - rival_SU.mean(axis=0)
@@ -154,7 +165,7 @@ def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float) -> 
         return Interval(100 * low, 100 * high, level, covers)
 
     several = min(num_seeds) > 1
-    paired = several and num_seeds[0] == num_seeds[1]
+    paired = several and has_pairs
     seed_why = NO_SPREAD if several else FEW_SEEDS
     pair_why = (NO_SPREAD if paired else UNEQUAL) if several else FEW_SEEDS
     welch = welch_t(method_S, rival_S, level)

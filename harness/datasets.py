@@ -48,8 +48,8 @@ class Filter:
     min_item: int = 0  # least actions per item
 
     def __post_init__(self) -> None:
-        require(self.min_user >= 0, "filter.min_user", self.min_user, "0 and larger")
-        require(self.min_item >= 0, "filter.min_item", self.min_item, "0 and larger")
+        require(self.min_user >= 0, "min_user", self.min_user, "0 and larger")
+        require(self.min_item >= 0, "min_item", self.min_item, "0 and larger")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class DatasetSpec:
             kept = from_mapping(Filter, nested.get("filter"), where=f"{where}.filter")
             expected = nested.get("expected")
             counts = None if expected is None else from_mapping(Expected, expected, where=f"{where}.expected")
-        except TypeError as error:  # a count left out, or a list where a mapping belongs
+        except TypeError as error:  # no list where one belongs
             raise ValueError(f"{where}: {error}") from None
         return dataclasses.replace(spec, urls=urls, filter=kept, expected=counts)
 

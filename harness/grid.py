@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,17 @@ class Grid:
         for value in sweep["values"]:
             point = f"{method.name}.{name}_{value}"
             overrides = {"model": {**sweep.get("fixed", {}), sweep["field"]: value}}
-            origin = None if sweep["retrain"] else method.name
-            self.contestants[point] = Contestant(method, overrides, f"{method.display}, {name} = {value}", origin)
+            self.contestants[point] = Contestant(method, overrides, f"{method.display}, {name} = {value}")
+            if not sweep["retrain"] or self._is_default(point, sweep["datasets"]):
+                self.contestants[point] = replace(self.contestants[point], weights_of=method.name)
             names.append(point)
         return names
+
+    def _is_default(self, point: str, datasets: list[str]) -> bool:
+        """Whether a sweep's value is what the method has anyway, so that its training need not be made twice."""
+        method, overrides = self.contestants[point].method, self._overrides(point)
+        own = merge(*(self._given(name) for name in ("all", method.variant_of, method.name)))
+        return all(method.resolved(name, overrides) == method.resolved(name, own) for name in datasets)
 
     def _product(self, methods: list[str], block: Mapping[str, Any]) -> set[Cell]:
         known = self.config["datasets"]
@@ -152,9 +159,12 @@ class Grid:
         return rest | ({"training": kept} if kept else {})
 
     def _overrides(self, method: str) -> dict[str, Any]:
-        each, given = self.contestants[method], self.config.get("overrides") or {}
+        each = self.contestants[method]
         names = dict.fromkeys(("all", each.method.variant_of, each.weights_of, each.method.name, method))
-        return merge(*(given.get(name) for name in names if name), each.overrides)
+        return merge(*map(self._given, names), each.overrides)
+
+    def _given(self, name: str | None) -> Mapping[str, Any] | None:
+        return (self.config.get("overrides") or {}).get(name)
 
     def settings(self, dataset: str, method: str) -> dict[str, Any]:
         return self.contestants[method].method.resolved(dataset, self._overrides(method))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from harness.compute import Compute
-from harness.split import TrainingView
-from harness.streams import Streams, UserNoise
+from harness.streams import UserNoise
 
 
 class Learner(Protocol):
@@ -19,6 +18,10 @@ class Learner(Protocol):
 
     module:  every weight and buffer of the method
     max_len: most history items it reads
+
+    Two further methods are used where a learner has them:
+    probe(history_BL, target_B, user_B, noise) -> named values [B] for `diagnostics` of the record, averaged over users;
+    represent(history_BL, user_B, noise) -> [B, D] with item_table() -> [I, D]: what Table 5 and Figure 4 compare.
     """
 
     module: nn.Module
@@ -51,9 +54,6 @@ class Learner(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-BuildFn = Callable[[Mapping[str, Any], TrainingView, Streams, Compute], Learner]
 
 
 class SingleLossLearner(ABC):

@@ -60,7 +60,7 @@ class RoundedProducts(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         attention = func is ATTENTION
-        if not (attention or func in PRODUCTS) or not _is_half(args[0]):
+        if not (attention or func in PRODUCTS) or not _is_bf16_on_cpu(args[0]):
             return func(*args, **kwargs)
         found = func(*tree_map_only(torch.Tensor, _widened, args), **tree_map_only(torch.Tensor, _widened, kwargs))
         return (
@@ -75,7 +75,7 @@ def emulating() -> bool:
     return RoundedProducts.entered > 0
 
 
-def _is_half(value: Any) -> bool:
+def _is_bf16_on_cpu(value: Any) -> bool:
     return value.dtype == torch.bfloat16 and value.device.type == "cpu"
 
 

@@ -50,9 +50,9 @@ class RunRecord:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     peak_memory_bytes: int = 0
-    started: str = ""  # of the first process; it may have stood still between two
+    started: str = ""  # of the first process, of a failed run the last; it may have stood still between two
     finished: str = ""
-    resumes: int | None = None  # times it went on from a checkpoint; None: a record from before this was counted
+    resumes: int | None = None  # times it went on from a checkpoint; None: failed, or from before this was counted
     num_users: int = 0
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     diagnostics: dict[str, float] = field(default_factory=dict)

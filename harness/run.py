@@ -6,7 +6,7 @@ import csv
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,7 @@ class Job:
 
         When to save and when to stop for the clock decide nothing: a run may be resumed under another budget.
         """
-        training = {key: value for key, value in self.settings["training"].items() if not key.endswith("_seconds")}
-        settings = self.settings | {"training": training}
+        settings = settings_sha256(self.settings)  # without the clock
         return value_sha256([self.method, self.seed, settings, self.code_digest, split.sha256, compute.arithmetic()])
 
 
@@ -62,6 +61,7 @@ class RunFiles:
     """Where a run leaves its outputs."""
 
     folder: Path
+    trained: bool = True  # False: it evaluates another's weights, and leaves record and ranks only
 
     @property
     def record(self) -> Path:
@@ -82,7 +82,7 @@ class RunFiles:
     @property
     def outputs(self) -> tuple[Path, ...]:
         """All of them, in the order in which they are written."""
-        return self.history, self.weights, self.ranks, self.record
+        return (*((self.history, self.weights) if self.trained else ()), self.ranks, self.record)
 
 
 def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints: Path | None) -> RunRecord:
@@ -132,6 +132,7 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
 
     Weights of a run that did not complete, as the record beside them says, make this run end the same way.
     """
+    files = replace(files, trained=False)
     run = _Run(job, split, files, compute)
     beside = weights.with_name("record.json")
     origin = read_record(beside) if beside.is_file() else None
@@ -139,7 +140,7 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
         return run.failed(origin.status, f"{origin.method}, whose weights it evaluates: {origin.reason}")
     try:
         learner = build_learner(job.settings, split.training_view(), Streams(job.seed), compute)
-        _load_weights(learner, weights, method=job.method, device=compute.device)
+        load_weights(learner, weights, method=job.method, device=compute.device)
         with compute.products():
             return run.completed(learner, FitResult(None, 0, None, 0.0, []))
     except DivergedError as error:
@@ -148,7 +149,8 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
         return run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE)
 
 
-def _load_weights(learner: Learner, path: Path, *, method: str, device: torch.device) -> None:
+def load_weights(learner: Learner, path: Path, *, method: str, device: torch.device) -> None:
+    """Read the weights of a finished run.  Raises ValueError naming a file that holds others, or none."""
     try:
         load_model(learner.module, path, device=str(device))
     except torch.cuda.OutOfMemoryError:
@@ -191,8 +193,8 @@ class _Run:
                 ranks |= {f"{part}_kept": found.kept_U, f"{part}_hidden": found.hidden_U}
                 if part == "test" and hasattr(learner, "probe"):
                     diagnostics = evaluator.averages(learner.probe)
-        self._write_history(result.history)
-        _save_weights(learner.module, self.files.weights)
+        eval_seconds = round(time.monotonic() - began, 3)
+        self._write_training(result.history, learner.module)
         return self._write_record(
             ranks,
             status="completed",
@@ -203,7 +205,7 @@ class _Run:
             val_metric=result.val_metric,
             num_parameters=num_parameters(learner.module),
             train_seconds=round(result.train_seconds, 3),
-            eval_seconds=round(time.monotonic() - began, 3),
+            eval_seconds=eval_seconds,
             metrics={name: summarise(rank_U) for name, rank_U in ranks.items()},
             diagnostics=diagnostics,
         )
@@ -211,16 +213,20 @@ class _Run:
     def failed(self, status: str, reason: str, history: Sequence[dict[str, float]] = ()) -> RunRecord:
         """Leave the epochs before the failure, no ranks, no weights, and a record that says what happened."""
         log.error("%s on %s, seed %d: %s: %s", self.job.method, self.job.dataset, self.job.seed, status, reason)
-        self._write_history(history)
-        _save_weights(torch.nn.Module(), self.files.weights)
-        return self._write_record({}, status=status, reason=reason, epochs_run=len(history))
+        self._write_training(history, torch.nn.Module())
+        seconds = round(sum(row["seconds"] for row in history), 3)
+        return self._write_record({}, status=status, reason=reason, epochs_run=len(history), train_seconds=seconds)
 
-    def _write_history(self, rows: Sequence[dict[str, float]]) -> None:
+    def _write_training(self, rows: Sequence[dict[str, float]], module: torch.nn.Module) -> None:
+        """Write what only a training leaves: its epochs and its weights."""
+        if not self.files.trained:
+            return
         columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch"]
         with replacing(self.files.history) as path, open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
+        _save_weights(module, self.files.weights)
 
     def _write_record(self, ranks: dict[str, np.ndarray], **outcome: Any) -> RunRecord:
         values = asdict(self.job) | {"started": self.started} | outcome
@@ -238,14 +244,11 @@ class _Run:
         return record
 
 
-def progress_line(record: Mapping[str, Any] | RunRecord) -> str:
+def progress_line(record: RunRecord) -> str:
     """One line for the log: what a finished run reached, in percent."""
-    values = record if isinstance(record, Mapping) else asdict(record)
-    if values["status"] != "completed":
-        return f"{values['method']} on {values['dataset']}, seed {values['seed']}: {values['status']}"
-    test = values["metrics"]["test_kept"]
+    place = f"{record.method} on {record.dataset}, seed {record.seed}"
+    if not record.completed:
+        return f"{place}: {record.status}"
+    test = record.metrics["test_kept"]
     figures = ", ".join(f"{name} {100 * test[name]:.2f}" for name in ("HR@10", "NDCG@10"))
-    return (
-        f"{values['method']} on {values['dataset']}, seed {values['seed']}: {figures} % "
-        f"(best epoch {values['best_epoch']} of {values['epochs_run']}, {values['train_seconds']:.0f} s)"
-    )
+    return f"{place}: {figures} % (best epoch {record.best_epoch} of {record.epochs_run}, {record.train_seconds:.0f} s)"

@@ -41,7 +41,10 @@ def from_mapping(cls: type[T], values: Mapping[str, Any] | None, *, where: str) 
     missing = [name for name in required if name not in values]
     if missing:
         raise ValueError(f"{where}: missing key {', '.join(map(repr, missing))}")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:  # a value out of range
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

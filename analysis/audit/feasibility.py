@@ -36,7 +36,6 @@ GAINS: dict[str, Callable[[int], float]] = {
     "NDCG": lambda rank: 1.0 / log2(rank + 1),
     "MRR": lambda rank: 1.0 / rank,
 }
-ZERO = Interval(0.0, 0.0)
 
 
 @dataclass(frozen=True)

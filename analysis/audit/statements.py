@@ -9,8 +9,6 @@ from analysis.audit.cells import Cell, lower_is_better
 from analysis.audit.claims import Claim
 from analysis.audit.finding import Finding, Outcome
 
-WITHOUT_TABLE = ("sparse-gains",)  # orderings of improvements, checked by their own function
-
 
 def check_orderings(claims: Iterable[Claim], cells: Iterable[Cell]) -> Outcome:
     """Compare subject and object of every ordering claim in every printed cell that both have."""

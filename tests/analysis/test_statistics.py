@@ -60,7 +60,7 @@ def test_unequal_numbers_of_seeds_are_compared_without_pairing():
     method, rival = simulated(np.random.default_rng(0))
     result = compare(method, rival[:3], np.random.default_rng(0))
     assert result.num_seeds == (5, 3)
-    assert result.sign_flip_p is None and "different numbers" in result.absent["sign_flip_p"]
+    assert result.sign_flip_p is None and "other seeds" in result.absent["sign_flip_p"]
     assert result.welch_p is not None and result.over_both is not None
 
 
@@ -98,6 +98,18 @@ def test_rows_are_flat_and_strict_json():
     row = compare(*simulated(np.random.default_rng(0), seeds=1), np.random.default_rng(7)).as_row()
     assert {"over_users_low", "over_both_high", "method_seeds", "absent"} <= set(row)
     assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+
+def test_runs_are_paired_by_their_seeds_and_not_by_position():
+    method, rival = simulated(np.random.default_rng(0))
+    rows = list(range(len(method)))
+    gains, pair, rng = {"a": method, "b": rival}, [("a", "b")], np.random.default_rng
+    same, other = (
+        compare_pairs(gains, pair, rng(0), seeds={"a": rows, "b": [row + shift for row in rows]})[0] for shift in (0, 1)
+    )
+    assert same.sign_flip_p is not None and same.paired_t_p is not None
+    assert other.sign_flip_p is other.paired_t_p is None and "other seeds" in other.absent["paired_t_p"]
+    assert other.welch_p == same.welch_p
 
 
 def test_many_pairs_share_one_draw_of_users():

@@ -59,7 +59,7 @@ def test_an_address_may_differ_from_its_dataset():
     [
         ({"fromat": "inter"}, r"datasets.own: unknown key 'fromat' \(did you mean 'format'"),
         ({"filter": {"min_usr": 5}}, r"datasets.own.filter: unknown key 'min_usr' \(did you mean 'min_user'"),
-        ({"filter": {"min_user": -1}}, "filter.min_user: -1 is out of range"),
+        ({"filter": {"min_user": -1}}, "datasets.own.filter: min_user: -1 is out of range"),
         ({"filter": [5, 5]}, "datasets.own"),
         ({"filter": {"min_user": "five"}}, "datasets.own.filter: min_user: expected int"),
         ({"expected": {"users": 3}}, "datasets.own.*items"),

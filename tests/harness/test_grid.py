@@ -111,6 +111,13 @@ def test_a_sweep_with_training_stands_alone():
     assert grid.reusing() == []
 
 
+def test_a_value_that_is_the_methods_own_is_not_trained_again():
+    grid = Grid(config(sweeps=sweep(retrain=True, values=[0.001, 0.1])))
+    assert grid.reusing() == ["diffurec.delta_0.001"]
+    grid = Grid(config(sweeps=sweep(retrain=True), overrides={"diffurec": {"model": {"delta": 0.1}}}))
+    assert grid.reusing() == ["diffurec.delta_0.1"]
+
+
 def test_points_of_a_sweep_follow_their_methods_overrides():
     grid = Grid(config(sweeps=sweep(), overrides={"diffurec": {"model": {"max_len": 9, "delta": 5.0}}}))
     found = grid.settings("beauty", "diffurec.delta_0.1")["model"]

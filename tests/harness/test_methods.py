@@ -93,10 +93,10 @@ def test_resolved_settings_resolve_to_themselves():
     ("override", "message"),
     [
         ({"model": {"droput": 0.1}}, "method mine: model: unknown key 'droput' .did you mean 'dropout'"),
-        ({"model": {"dropout": 1.5}}, "method mine: dropout: 1.5 is out of range"),
+        ({"model": {"dropout": 1.5}}, "method mine: model: dropout: 1.5 is out of range"),
         ({"model": {"num_blocks": "two"}}, "num_blocks: expected int"),
         ({"training": {"patiense": 1}}, "method mine: training: unknown key 'patiense' .did you mean 'patience'"),
-        ({"training": {"patience": 0}}, "patience: 0 is out of range"),
+        ({"training": {"patience": 0}}, "method mine: training: patience: 0 is out of range"),
         ({"evaluation": {"test_input_without_first": True}}, "did you mean 'test_inputs_without_first'"),
         ({"trainning": {}}, "method mine: unknown section 'trainning' .did you mean 'training'"),
         ({"model": 5}, "expected a mapping"),

@@ -113,6 +113,7 @@ def test_evaluating_the_weights_again_gives_the_same_ranks(first, tmp_path):
     assert_same_ranks(files, again)
     assert found.metrics == record.metrics
     assert found.epochs_run == 0 and found.best_epoch is None and found.train_seconds == 0
+    assert sorted(path.name for path in again.folder.iterdir()) == ["ranks.npz", "record.json"], "no second weights"
 
 
 def test_evaluating_under_other_settings_changes_ranks_only_there(tmp_path, first):
@@ -140,9 +141,10 @@ def assert_failed(record, files, status):
     assert record.status == status and record.reason and not record.completed
     assert read_record(files.record) == record
     assert ranks_in(files) == {} and record.metrics == {}
-    assert load_file(files.weights) == {}
-    assert files.history.read_text().splitlines() == ["epoch"]
     assert status in progress_line(record)
+    if files.trained:
+        assert load_file(files.weights) == {}
+        assert files.history.read_text().splitlines() == ["epoch"]
 
 
 def test_a_diverged_run_is_recorded_with_empty_outputs(tmp_path, caplog):
@@ -213,19 +215,19 @@ def test_a_divergence_found_only_in_the_last_evaluation_is_recorded(tmp_path, mo
 
 def test_evaluating_the_weights_of_a_diverged_run_is_recorded_as_diverged(tmp_path):
     origin, files = trained(tmp_path / "origin", job(model={"learning_rate": 1e30}))
-    again = RunFiles(tmp_path / "again")
+    again = RunFiles(tmp_path / "again", trained=False)
     record = reevaluate(job(), SPLIT, again, Compute(), files.weights)
     assert_failed(record, again, "diverged")
     assert origin.method in record.reason and origin.reason in record.reason
 
 
-@pytest.mark.parametrize("step", ["build_learner", "_load_weights"])
+@pytest.mark.parametrize("step", ["build_learner", "load_weights"])
 def test_out_of_gpu_memory_is_recorded_when_weights_are_evaluated(first, tmp_path, monkeypatch, step):
     def out_of_memory(*_, **__):
         raise torch.cuda.OutOfMemoryError("pretended")
 
     monkeypatch.setattr(run, step, out_of_memory)
-    again = RunFiles(tmp_path / "again")
+    again = RunFiles(tmp_path / "again", trained=False)
     record = reevaluate(job(), SPLIT, again, Compute(), first[1].weights)
     assert_failed(record, again, "out_of_memory")
 

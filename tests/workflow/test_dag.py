@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from harness.settings import merge
+from tests.workflow.test_add_baseline import MODULE
 
 pytestmark = pytest.mark.slow  # each Snakemake process takes seconds to start
 
@@ -170,3 +171,32 @@ def test_a_diverging_run_leaves_a_gap_and_the_rest_goes_on(checkout, python_m):
     assert f"no result: toy/sasrec/seed1: diverged, {record['reason']}" in result.stdout
     table = (out / "tables" / "table2.md").read_text()
     assert "diverged" in table
+
+
+def test_a_run_that_was_short_of_memory_keeps_its_checkpoint(checkout, python_m):
+    """Its record is deleted, as the documents say, and it goes on where it was."""
+    short = "if self.began and Path('short').exists(): raise torch.cuda.OutOfMemoryError('pretended')"
+    module = MODULE.replace("import torch\n", "from pathlib import Path\n\nimport torch\n", 1)
+    module = module.replace(
+        "def batches(self):", f"began = False\n\n    def batches(self):\n        {short}\n        self.began = True", 1
+    )
+    (checkout / "baselines" / "meanpool.py").write_text(module)
+    (checkout / "config" / "methods" / "meanpool.yaml").write_text("builder: baselines.meanpool\n")
+    config = yaml.safe_load((checkout / "config" / "tiny.yaml").read_text())
+    config["grid"] = [{"datasets": ["toy"], "methods": ["meanpool"], "seeds": [1]}]
+    config["overrides"] = {"all": {"training": {"max_epochs": 3, "checkpoint_seconds": 0.0}}}
+    (checkout / "mean.yaml").write_text(yaml.safe_dump(config))
+    options = ("--configfile", "mean.yaml", "--cores", "1", "--resources", "gpu=0", "--", "runs")
+    out, record = checkout / "results" / "tiny", "runs/toy/meanpool/seed1/record.json"
+
+    (checkout / "short").touch()
+    assert python_m("snakemake", *options).returncode == 0
+    assert json.loads((out / record).read_text())["status"] == "out_of_memory"
+    assert [path.name for path in (out / "checkpoints/toy/meanpool/seed1").iterdir()] == ["epoch-000001.ckpt"]
+
+    (checkout / "short").unlink()
+    (out / record).unlink()
+    assert python_m("snakemake", *options).returncode == 0
+    found = json.loads((out / record).read_text())
+    assert (found["status"], found["epochs_run"], found["resumes"]) == ("completed", 3, 1)
+    assert not (out / "checkpoints/toy/meanpool/seed1").exists()

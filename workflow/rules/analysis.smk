@@ -57,6 +57,7 @@ rule represent:
         runtime=60,
     params:
         compute=GRID.deciding_compute_json(on_gpu=ON_GPU),
+        code=code_digest(f"{workflow.basedir}/workflow/scripts/represent.py"),
     shell:
         "python -m workflow.scripts.represent --sequences {input.sequences} --record {input.record} "
         "--compute {COMPUTE:q} --out {output} > {log} 2>&1"

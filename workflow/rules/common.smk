@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 
 from snakemake.common import async_run
 from snakemake.exceptions import WorkflowError
@@ -96,4 +97,6 @@ def forget_finished():
     """Remove what trainings keep in case Snakemake dies before it hears of their end: of these it has heard."""
     for job in workflow.dag.finished_jobs:
         if job.rule.name == "train":
-            shutil.rmtree(job.params.checkpoints, ignore_errors=True)
+            shutil.rmtree(f"{job.params.checkpoints}/{FINISHED}", ignore_errors=True)
+            with suppress(OSError):  # holds the checkpoints of a run that was short of memory
+                os.rmdir(job.params.checkpoints)

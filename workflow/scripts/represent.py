@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_model
 
 import harness.cli
 from harness import compute, gpu
@@ -21,7 +20,7 @@ from harness.compute import evaluation_mode
 from harness.files import replacing
 from harness.methods import build_learner
 from harness.record import RunRecord, read_record
-from harness.run import evaluator_of
+from harness.run import evaluator_of, load_weights
 from harness.settings import from_mapping
 from harness.split import Sequences, Split, leave_one_out
 from harness.streams import Streams
@@ -70,7 +69,8 @@ def export(
     learner = build_learner(record.settings, split.training_view(), Streams(record.seed), device)
     if not hasattr(learner, "represent"):
         raise ValueError(f"{record.method}: generates no representation; list diffusion models in analysis.mmd")
-    load_model(learner.module, options.record.with_name("weights.safetensors"), device=str(device.device))
+    weights = options.record.with_name("weights.safetensors")
+    load_weights(learner, weights, method=record.method, device=device.device)
     evaluator = evaluator_of(record.settings, split, "test", learner, record.seed, device)
     with device.products(), evaluation_mode(learner.module):
         generated_UD, target_U = evaluator.representations(learner.represent)

@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     split = leave_one_out(Sequences.load(arguments.sequences), dataset=arguments.dataset)
     try:
         with sole_writer(arguments.out) as waited:
-            record = finished(job, split, RunFiles(arguments.out)) if waited else None
+            files = RunFiles(arguments.out, trained=arguments.weights is None)
+            record = finished(job, split, files) if waited else None
             record = record or run(job, split, settings, arguments)
     except OutOfTimeError as error:
         print(f"stopped: {error}", file=sys.stderr)
