@@ -59,7 +59,7 @@ class AlignDiffLearner(SingleLossLearner):
         if config.reads_padding:
             self.num_slices = 1  # all windows are max_len wide: nothing to trim
         self.eta, self.epoch, self.best = config.eta, 0, {}
-        self._other_U: Tensor | None = None
+        self.other_U = self._circle() if config.guidance_of == "another" else None
 
     # Training
 
@@ -202,22 +202,19 @@ class AlignDiffLearner(SingleLossLearner):
     def guide(self, packing: Packing, user_B: Tensor) -> Tensor | None:
         """h of the user's own history, or in that control of another user's training items, fixed by the seed."""
         if self.config.guidance_of == "another":
-            history_BL = self.data.histories(self.another(user_B), self.max_len)
+            history_BL = self.data.histories(self.other_U[user_B], self.max_len)
             packing = Packing([pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL])
         elif self.config.guidance_of != "self":
             raise ValueError(f"guidance_of: {self.config.guidance_of!r} is not one of 'self', 'another'")
         return self.module.guide(self.module.items(packing.item_N), packing)
 
-    def another(self, user_B: Tensor) -> Tensor:
-        """A user other than oneself: everyone's successor on one random circle through all users."""
-        if self._other_U is None:
-            num_users = len(self.data.lengths_U)
-            generator = torch.Generator().manual_seed(derive_seed(self.streams.seed, "guidance of another user"))
-            circle = torch.randperm(num_users, generator=generator)
-            other = torch.empty_like(circle)
-            other[circle] = circle.roll(1)
-            self._other_U = other.to(self.compute.device)
-        return self._other_U[user_B]
+    def _circle(self) -> Tensor:
+        """A user other than oneself for each: the successor on one random circle through all users.  [U]"""
+        generator = torch.Generator().manual_seed(derive_seed(self.streams.seed, "guidance of another user"))
+        circle = torch.randperm(len(self.data.lengths_U), generator=generator)
+        other_U = torch.empty_like(circle)
+        other_U[circle] = circle.roll(1)
+        return other_U.to(self.compute.device)
 
     # Resuming
 

@@ -185,9 +185,9 @@ def test_inference_only_variants_load_the_weights_of_another():
 def test_another_user_is_never_oneself_and_does_not_depend_on_batch_mates():
     learner = toys.learner(guidance_of="another")
     users = torch.arange(40)
-    other = learner.another(users)
+    other = learner.other_U[users]
     assert (other != users).all() and other.sort().values.equal(users)
-    assert learner.another(users[3:5]).equal(other[3:5])
+    assert learner.other_U[users[3:5]].equal(other[3:5])
 
 
 def test_shuffling_keeps_padding_in_front_and_every_item():

@@ -159,6 +159,12 @@ def _of_method(method: str, dataset: str, costs: Costs, actions: dict[str, int])
     return replace(scaled, actions=actions[dataset]), f", scaled from {nearest} by actions"
 
 
+def with_output(records: Sequence[Path], output: Path) -> list[Path]:
+    """Where to look for finished runs: what was named, and the configuration's own output where that lies elsewhere."""
+    inside = any(output.resolve().is_relative_to(folder.resolve()) for folder in records)
+    return [*records, *([] if inside else [output])]
+
+
 def load_config(configfiles: Sequence[Path]) -> dict[str, Any]:
     """The configuration as the workflow merges it.  Raises ValueError where the schema forbids it."""
     folder = ROOT / "config"
@@ -218,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     config = load_config(options.configfile)
     grid = Grid(config)
-    costs = known_costs(options.records, grid, options.device)
+    costs = known_costs(with_output(options.records, Path(config["output"])), grid, options.device)
     print(
         f"forecast for {config['name']}, from {len(costs)} measured pairs of dataset and method{_where(options, costs)}"
     )

@@ -22,7 +22,7 @@ from harness.digest import ROOT
 from harness.grid import Cell, Grid
 from harness.lock import is_held
 from harness.record import CorruptRecordError, read_record
-from workflow.scripts.forecast import Cost, Costs, estimate, expected_actions, known_costs, load_config
+from workflow.scripts.forecast import Cost, Costs, estimate, expected_actions, known_costs, load_config, with_output
 
 STATES = ("done", "failed", "damaged", "running", "interrupted", "waiting")
 UNFINISHED = ("damaged", "running", "interrupted", "waiting")
@@ -90,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     config = load_config(options.configfile)
     grid = Grid(config)
-    print("\n".join(report(grid, Path(config["output"]), known_costs(options.records, grid, None))))
+    output = Path(config["output"])
+    print("\n".join(report(grid, output, known_costs(with_output(options.records, output), grid, None))))
     return 0
 
 
