@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import command
 from analysis.load import Run, kinds, load_runs
 from analysis.significance import welch_t
 from analysis.table_formats import pipe_table
+from harness import cli
 from harness.metrics import per_user
 from harness.record import write_text_atomically
 
@@ -203,4 +203,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis import command
 from analysis.agreement import compare
 from analysis.load import Run, load_runs
 from analysis.overview import put
 from analysis.table_formats import pipe_table
+from harness import cli
 from harness.record import write_text_atomically
 
 METRICS = ("HR@10", "NDCG@10")
@@ -79,4 +79,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

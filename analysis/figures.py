@@ -20,12 +20,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import command, comparisons, mmd_table, plots
+from analysis import comparisons, mmd_table, plots
 from analysis.curves import read_curves
 from analysis.load import Runs, load_runs
 from analysis.mmd_run import read_representations
 from analysis.plan import Plan, read_plan
 from analysis.projection import Space, clouds_of, joint_space, project_pca, project_tsne, subsample
+from harness import cli
 from harness.record import write_text_atomically
 
 FILE = "figures.json"
@@ -216,4 +217,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import command
 from analysis.mmd import mmd_by_view, view_of
 from analysis.projection import knn_mixing
+from harness import cli
 from harness.record import RunRecord, read_record, write_text_atomically
 
 SCHEMA = 1
@@ -97,4 +97,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from analysis import command, table_formats
+from analysis import table_formats
 from analysis.audit.report import CAVEAT
 from analysis.inventory import duration
 from analysis.load import Run, Runs, load_runs
 from analysis.measured import NOT_RUN, Cell
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
+from harness import cli
 from harness.record import write_text_atomically
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -153,4 +154,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

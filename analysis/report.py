@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import command, comparisons, table_formats
+from analysis import comparisons, table_formats
 from analysis.figures import FILE as FIGURES_FILE
 from analysis.glance import glance
 from analysis.inventory import duration, list_entries, list_environments
@@ -33,6 +33,7 @@ from analysis.load import PROTOCOLS, Runs, load_runs
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Table
 from analysis.tables import read_stats
+from harness import cli
 from harness.record import write_text_atomically
 
 AUDIT_KEYS = ("summary", "findings", "verdicts", "claims")
@@ -229,4 +230,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

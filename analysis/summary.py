@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from analysis import command, table_formats
+from analysis import table_formats
 from analysis.measured import NOT_RUN, Cell
 from analysis.table_model import Block
+from harness import cli
 
 BOLD, UNDERLINED, OFF = "\x1b[1m", "\x1b[4m", "\x1b[0m"
 
@@ -74,4 +75,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis import command, comparisons, mmd_table, table_formats
+from analysis import comparisons, mmd_table, table_formats
 from analysis.audit.paper_tables import Paper, load_paper
 from analysis.load import PROTOCOLS, load_runs
 from analysis.measured import NOT_RUN, Cell, Measurements, marked
@@ -34,6 +34,7 @@ from analysis.table_specs import (
     sweep_spec,
     twins,
 )
+from harness import cli
 
 STATISTICS = {
     "sequences": ("Sequences", "users", 0),
@@ -220,4 +221,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

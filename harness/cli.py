@@ -16,7 +16,12 @@ def run(main: Main, argv: Sequence[str] | None = None) -> int:
     is a bug and keeps its traceback. ALIGNDIFF_TRACEBACK=1 shows the traceback of both.
     """
     try:
-        return main(argv) or 0
+        code = main(argv) or 0
+        sys.stdout.flush()  # here and not at exit, where a closed pipe could no longer be met quietly
+        return code
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough; files are written before
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         if os.environ.get("ALIGNDIFF_TRACEBACK"):
             raise

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import command
 from analysis.audit import report
 from analysis.audit.long_format import read_table
 from analysis.audit.paper_audit import Audit, audit_paper
 from analysis.audit.paper_tables import load_paper
 from analysis.audit.table_audit import audit_table
+from harness import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,4 +138,4 @@ def _print(audit: Audit) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))
