@@ -251,7 +251,8 @@ class ACVAE:
         """Reconstruction, weighted KL and weighted contrast, each summed over positions and divided by users."""
         num_users = len(target_BL)
         target_N, z_ND = target_BL[real_BL], z_BLD[real_BL]
-        mean = cross_entropy_with_bias(self.generator.features(z_ND), self.generator.output, target_N)
+        features_ND, output = self.generator.features(z_ND), self.generator.output
+        mean = cross_entropy_with_bias(features_ND, output.weight, output.bias, target_N, padding=True)
         terms = {"reconstruction": mean * (len(target_N) / num_users)}
         if self.config.kl_weight > 0:
             kl_N = self.critic(item_BLD[real_BL], z_ND).mean(-1)

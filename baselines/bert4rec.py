@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from harness.compute import Compute
 from harness.layers import Dropout, FeedForward, MultiHeadAttention
 from harness.learner import SingleLossLearner
-from harness.losses import softmax_cross_entropy
+from harness.losses import cross_entropy_with_bias
 from harness.packing import key_mask
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
@@ -237,9 +237,8 @@ class BERT4Rec(SingleLossLearner):
         """Mean cross-entropy over masked slots; as released the classes are the whole vocabulary, specials included."""
         query_ND = torch.cat([self.module(group.input_BL, group.target_BL > 0) for group in batch])
         target_N = torch.cat([group.target_BL[group.target_BL > 0] for group in batch])
-        query_ND = F.pad(query_ND, (0, 1), value=1.0)  # a constant 1 carries the bias
-        table = torch.cat([self.module.items.weight, self.module.bias[:, None]], dim=1)
-        return {"loss": softmax_cross_entropy(query_ND, table, target_N, padding=True)}
+        table = self.module.items.weight
+        return {"loss": cross_entropy_with_bias(query_ND, table, self.module.bias, target_N, padding=True)}
 
     def training_step(self, batch: list[MaskedGroup]) -> dict[str, Tensor]:
         terms = super().training_step(batch)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from harness.compute import Compute
 from harness.layers import Dropout
 from harness.learner import SingleLossLearner
-from harness.losses import softmax_cross_entropy
+from harness.losses import cross_entropy_with_bias
 from harness.negatives import NegativeSampler
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
@@ -158,11 +158,10 @@ class Caser(SingleLossLearner):
         return positive.mean() + F.softplus(score_BN[:, count:]).mean()
 
     def _softmax(self, query_BD: Tensor, target_BT: Tensor) -> Tensor:
-        """Mean over the targets; a constant 1 beside the query carries the bias."""
+        """Mean over the targets."""
         row_N, column_N = (target_BT > 0).nonzero(as_tuple=True)
-        query_ND = F.pad(query_BD[row_N], (0, 1), value=1.0)
-        table = torch.cat([self.module.output.weight, self.module.bias[:, None]], dim=1)
-        return softmax_cross_entropy(query_ND, table, target_BT[row_N, column_N])
+        target_N = target_BT[row_N, column_N]
+        return cross_entropy_with_bias(query_BD[row_N], self.module.output.weight, self.module.bias, target_N)
 
     def score(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
         with self.compute.autocast():

@@ -27,6 +27,7 @@ from harness.compute import Compute
 from harness.layers import Dropout
 from harness.learner import SingleLossLearner
 from harness.losses import softmax_cross_entropy
+from harness.negatives import draw_weighted
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
@@ -206,10 +207,7 @@ class ComiRec(SingleLossLearner):
 
     def _negatives(self) -> Tensor:
         generator = self.streams.torch("negatives", self.compute.device)
-        count = self.config.num_negatives
-        draw_N = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
-        place_N = torch.searchsorted(self._cumulative_I, draw_N * self._cumulative_I[-1], right=True)
-        return place_N.clamp(max=len(self._cumulative_I) - 1)
+        return draw_weighted(self._cumulative_I, self.config.num_negatives, generator)
 
     def score(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
         with self.compute.autocast():

@@ -27,7 +27,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from harness.compute import Compute
 from harness.layers import Dropout
 from harness.learner import SingleLossLearner
-from harness.losses import softmax_cross_entropy
+from harness.losses import cross_entropy_with_bias, softmax_cross_entropy
+from harness.negatives import draw_weighted
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
@@ -227,17 +228,14 @@ class GRU4Rec(SingleLossLearner):
 
     def _sample(self) -> Tensor:
         generator = self.streams.torch("negatives", self.compute.device)
-        draw_N = torch.rand(self.config.num_sampled, generator=generator, device=generator.device, dtype=torch.float64)
-        place_N = torch.searchsorted(self._cumulative_I, draw_N * self._cumulative_I[-1], right=True)
-        return place_N.clamp(max=len(self._cumulative_I) - 1)
+        return draw_weighted(self._cumulative_I, self.config.num_sampled, generator)
 
     def _sequence_loss(self, batch: SequenceBatch) -> Tensor:
         query_ND, _ = self.module(pack(batch.input_BL))
         target_N, table = pack(batch.target_BL).data, self.module.items.weight
-        if self.module.bias is not None:
-            query_ND = torch.cat([query_ND, torch.ones_like(query_ND[:, :1])], dim=1)
-            table = torch.cat([table, self.module.bias[:, None]], dim=1)
-        return softmax_cross_entropy(query_ND, table, target_N)
+        if self.module.bias is None:
+            return softmax_cross_entropy(query_ND, table, target_N)
+        return cross_entropy_with_bias(query_ND, table, self.module.bias, target_N)
 
     def score(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
         with self.compute.autocast():

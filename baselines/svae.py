@@ -160,8 +160,9 @@ class SVAE(SingleLossLearner):
         noise_ND = torch.randn(mean_ND.shape, generator=generator, device=generator.device)
         z_ND = draw_latent(mean_ND, scale_ND, noise_ND)
         if self.config.num_targets == 1:  # all positions weigh the same, and the scores need not exist as a whole
-            target_N = target_BLK[real_BL][:, 0] - 1
-            mean = cross_entropy_with_bias(self.module.features(z_ND), self.module.output, target_N)
+            target_N, features_ND = target_BLK[real_BL][:, 0] - 1, self.module.features(z_ND)
+            output = self.module.output
+            mean = cross_entropy_with_bias(features_ND, output.weight, output.bias, target_N, padding=True)
             reconstruction = mean * (len(target_N) / num_users)
         else:
             summed_N = _sum_of_cross_entropies(self.module.logits(z_ND), target_BLK[real_BL])

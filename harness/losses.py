@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 # Most memory for the scores of one chunk of rows: what stays in a CPU's cache, what fills a GPU.
 CHUNK_BYTES: Final = {"cpu": 16 << 20, "cuda": 512 << 20}
@@ -24,10 +24,12 @@ def softmax_cross_entropy(query_ND: Tensor, table_ID: Tensor, target_N: Tensor, 
     return _ChunkedCrossEntropy.apply(query_ND, table_ID, target_N, padding) / len(target_N)
 
 
-def cross_entropy_with_bias(query_ND: Tensor, output: nn.Linear, target_N: Tensor) -> Tensor:
-    """Mean softmax cross-entropy over all rows of a linear layer with bias, as one inner product."""
-    query = torch.cat([query_ND, torch.ones_like(query_ND[:, :1])], dim=1)
-    return softmax_cross_entropy(query, torch.cat([output.weight, output.bias[:, None]], dim=1), target_N, padding=True)
+def cross_entropy_with_bias(
+    query_ND: Tensor, table_ID: Tensor, bias_I: Tensor, target_N: Tensor, *, padding: bool = False
+) -> Tensor:
+    """The same of scores with a bias: a constant 1 beside the query carries it, so they stay one inner product."""
+    query = F.pad(query_ND, (0, 1), value=1.0)
+    return softmax_cross_entropy(query, torch.cat([table_ID, bias_I[:, None]], dim=1), target_N, padding=padding)
 
 
 def plain_softmax_cross_entropy(

@@ -1,4 +1,4 @@
-"""Uniform negative items drawn on the device, outside what a user already has."""
+"""Negative items drawn on the device: uniform outside what a user already has, or by weight for a whole batch."""
 
 from __future__ import annotations
 
@@ -47,3 +47,10 @@ class NegativeSampler:
     def _uniform(self, count: int, generator: torch.Generator) -> Tensor:
         draw = torch.randint(1, self._num_items + 1, (count,), generator=generator, device=generator.device)
         return draw.to(self._keys_N.device)
+
+
+def draw_weighted(cumulative_I: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """[count] ids, repeats allowed, each with the weight by which `cumulative_I` (float64, [I]) rises there."""
+    draw_N = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+    place_N = torch.searchsorted(cumulative_I, draw_N * cumulative_I[-1], right=True)
+    return place_N.clamp(max=len(cumulative_I) - 1)
