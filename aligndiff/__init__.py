@@ -13,6 +13,7 @@ guidance_index      not said                            index len - 1 of a LEFT-
                                                         row: constant h up to 25 items
 guidance_keys       causal only                         key mask that never fires         padding hidden
 embedding_std       not said                            1 (DiffuRec)                      1; 0.02 in aligndiff.tuned
+position_std        not said                            1                                 1, in aligndiff.tuned too
 guidance_gain       not said                            1                                 0.1; 1 starts slowly (by hand)
 null condition      named, p not given                  trained with p = 0.1, but absent  p = 0.1, learned vector used
                                                         at inference                      in training and at inference

@@ -37,6 +37,7 @@ class PlannedCell:
     seed: int
     display: str
     variant_of: str | None = None
+    weights_of: str | None = None  # the method whose trained weights this one evaluates again
 
     @property
     def path(self) -> str:

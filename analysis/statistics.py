@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 
 FEW_SEEDS = "one seed shows no spread between seeds"
 NO_SPREAD = "all values are equal, so there is no spread to measure the difference against"
-UNEQUAL = "the methods have other seeds, so their runs cannot be paired by label"
+UNEQUAL = "the methods have different seeds, so their runs cannot be paired by label"
 
 
 @dataclass(frozen=True)

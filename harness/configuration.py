@@ -26,9 +26,9 @@ def read(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def own_sweeps(config: Mapping[str, Any], given: Iterable[str | Path]) -> dict[str, Any]:
-    """Leave out the paper's sweeps where the files that a user gave have a grid of their own and no sweeps."""
-    keys = {key for path in given for key in read(path)}
+def own_sweeps(config: Mapping[str, Any], given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Leave out the paper's sweeps where what a user gave has a grid of its own and no sweeps."""
+    keys = {key for layer in given for key in layer}
     return {**config, "sweeps": []} if "grid" in keys and "sweeps" not in keys else dict(config)
 
 

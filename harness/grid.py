@@ -108,7 +108,10 @@ class Grid:
         """Whether a sweep's value is what the method has anyway, so that its training need not be made twice."""
         method, overrides = self.contestants[point].method, self._overrides(point)
         own = merge(*(self._given(name) for name in ("all", method.variant_of, method.name)))
-        return all(method.resolved(name, overrides) == method.resolved(name, own) for name in datasets)
+        try:
+            return all(method.resolved(name, overrides) == method.resolved(name, own) for name in datasets)
+        except ValueError:  # a mistake, which `_check_settings` names with its place
+            return False
 
     def _product(self, methods: list[str], block: Mapping[str, Any]) -> set[Cell]:
         known = self.config["datasets"]
@@ -199,6 +202,7 @@ class Grid:
                     "seed": cell.seed,
                     "display": self.contestants[cell.method].display,
                     "variant_of": self.contestants[cell.method].method.variant_of,
+                    "weights_of": self.contestants[cell.method].weights_of,
                 }
                 for cell in self.cells
                 if self.contestants[cell.method].method.in_tables

@@ -19,7 +19,7 @@ class Learner(Protocol):
     module:  every weight and buffer of the method
     max_len: most history items it reads
 
-    Two further methods are used where a learner has them:
+    Further methods are used where a learner has them:
     probe(history_BL, target_B, user_B, noise) -> named values [B] for `diagnostics` of the record, averaged over users;
     represent(history_BL, user_B, noise) -> [B, D] with item_table() -> [I, D]: what Table 5 and Figure 4 compare.
     """

@@ -6,7 +6,7 @@ import csv
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -130,9 +130,9 @@ def evaluator_of(
 def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weights: Path) -> RunRecord:
     """Evaluate another method's trained weights under this job's settings; nothing is trained.
 
-    Weights of a run that did not complete, as the record beside them says, make this run end the same way.
+    files: with `trained=False`. Weights of a run that did not complete, as the record beside them says, make this
+    run end the same way.
     """
-    files = replace(files, trained=False)
     run = _Run(job, split, files, compute)
     beside = weights.with_name("record.json")
     origin = read_record(beside) if beside.is_file() else None
@@ -214,7 +214,7 @@ class _Run:
         """Leave the epochs before the failure, no ranks, no weights, and a record that says what happened."""
         log.error("%s on %s, seed %d: %s: %s", self.job.method, self.job.dataset, self.job.seed, status, reason)
         self._write_training(history, torch.nn.Module())
-        seconds = round(sum(row["seconds"] for row in history), 3)
+        seconds = round(sum(row["seconds"] + row.get("eval_seconds", 0.0) for row in history), 3)
         return self._write_record({}, status=status, reason=reason, epochs_run=len(history), train_seconds=seconds)
 
     def _write_training(self, rows: Sequence[dict[str, float]], module: torch.nn.Module) -> None:

@@ -107,4 +107,6 @@ def _verdict(claim: Claim, about: list[Finding]) -> Verdict:
         return Verdict(claim.id, "tables", "holds", supported[0].sentence + " (printed figures only)", ids)
     if claim.kind == "improvement":
         return Verdict(claim.id, "tables", "holds", "Follows from the printed cells within rounding.", ids)
+    if about:
+        return Verdict(claim.id, "tables", "undecided", about[0].sentence, ids)
     return Verdict(claim.id, "tables", "undecided", "The tables print nothing that tests it; it needs runs.", ids)

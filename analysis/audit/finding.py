@@ -63,7 +63,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check looked at: `checked` things, of which `held` raised no alarm, and what it found.
+    """What one check looked at: `checked` things, of which `held` are as its question asks, and what it found.
 
     headline: its findings in one sentence, for summaries; without one the gravest finding speaks.
     """

@@ -92,11 +92,17 @@ def check(cells: Iterable[Cell], earlier: Iterable[EarlierRow]) -> Outcome:
 
 
 def _headline(found: list[Match]) -> str:
-    listed = ", ".join(
-        f"{m.cell.dataset} {m.cell.model} ({len(m.equal)} of {len(m.earlier.figures)} figures, {m.earlier.kind})"
-        for m in found
+    """Logs of single runs first; what a publication printed stands apart, being context."""
+    published = [m for m in found if m.earlier.kind == "publication"]
+    parts = (
+        ("Rows equal to earlier ones digit for digit", [m for m in found if m not in published]),
+        ("As context, rows equal to an earlier publication's", published),
     )
-    return f"Rows equal to earlier ones digit for digit: {listed}." if found else ""
+    return " ".join(f"{label}: {', '.join(map(_listed, group))}." for label, group in parts if group)
+
+
+def _listed(m: Match) -> str:
+    return f"{m.cell.dataset} {m.cell.model} ({len(m.equal)} of {len(m.earlier.figures)} figures, {m.earlier.kind})"
 
 
 def _match_finding(found: Match) -> Finding:

@@ -33,8 +33,8 @@ def _headline(findings: tuple[Finding, ...]) -> str:
     counts = {effect: effects.count(effect) for effect in KIND_OF_EFFECT}
     return (
         f"As released (commit {COMMIT[:7]}) the code does not run: {counts['stops it']} defects stop it. In "
-        f"{counts['departs from the paper']} places it departs from the paper's equations or settings, and "
-        f"{counts['protocol']} choices of protocol are not in the paper."
+        f"{counts['departs from the paper']} places it departs from the paper's equations or settings; "
+        f"{counts['protocol']} further facts about its protocol are context."
     )
 
 

@@ -104,7 +104,7 @@ def summary(audit: Audit) -> list[str]:
 
 def _counts_line(audit: Audit) -> str:
     objections = [finding for finding in audit.findings if finding.is_alarm]
-    of_code = sum(finding.check == "released_code" for finding in objections)
+    of_code = sum("released-code" in finding.claims for finding in objections)
     counts = ", ".join(f"{audit.count(kind)} {kind}" for kind in KINDS if kind in ALARMS and audit.count(kind))
     said = f"{len(objections)} objections: {counts}" if objections else "no objections"
     return f"{audit.title}: {said}" + (f"; {of_code} of them are to the released code." if of_code else ".")

@@ -76,11 +76,11 @@ class Samples:
         note = self.measurements.outcome(dataset, method).note
         return ((f"{method} on {dataset}", note),) if note else ()
 
-    def is_paired(self, dataset: str, ours: str, rival: str) -> bool:
-        """Say whether a side only evaluates the other's weights again, seed by seed: it ran no epoch of its own."""
-        sides = [self.completed(dataset, method) for method in (ours, rival)]
-        reuse = any(side and not any(run.record.epochs_run for run in side) for side in sides)
-        return reuse and not any(method.startswith("floor.") for method in (ours, rival))
+    def is_paired(self, ours: str, rival: str) -> bool:
+        """Say whether both sides are evaluations of the same weights, seed by seed."""
+        planned = self.plan.methods()
+        trained = [planned[method].weights_of or method for method in (ours, rival) if method in planned]
+        return len(trained) == 2 and trained[0] == trained[1]
 
     def _is_planned(self, run: Run) -> bool:
         return run.record.seed in self.plan.seeds(run.record.dataset, run.record.method)
@@ -94,7 +94,7 @@ def compare(samples: Samples, contrast: Contrast) -> Result:
     blank = Result(f"{metric} on {dataset}, {contrast.ours} against {contrast.rival}", unit)
     note = samples.note(dataset, contrast.ours) + samples.note(dataset, contrast.rival)
     is_constant = contrast.rival in DETERMINISTIC and len(rival) > 0
-    paired = samples.is_paired(dataset, contrast.ours, contrast.rival)
+    paired = samples.is_paired(contrast.ours, contrast.rival)
     if paired:
         seeds = sorted(set(ours) & set(rival))
         ours, rival = ({seed: side[seed] for seed in seeds} for side in (ours, rival))

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.methods import known_methods, load_method
 from harness.metrics import summarise
 from harness.record import RunRecord, write_ranks, write_record
 
 # HR@5 = 2/4, HR@10 = 3/4; NDCG@5 = (1 + 1/2) / 4 = 0.375; rank 7 adds (1/3) / 4 from NDCG@10 on.
 RANKS = (1, 3, 7, 50)
+
+
+KNOWN = frozenset(known_methods())
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Grid:
                 "dataset": where[0] if where else "beauty",
                 "display": (displays or {}).get(method, method),
                 "variant_of": method.partition(".")[0] if "." in method else None,
+                "weights_of": load_method(method).reuse_weights if method in KNOWN else None,
             }
             for method, seed, *where in planned
         ]

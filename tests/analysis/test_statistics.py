@@ -60,7 +60,7 @@ def test_unequal_numbers_of_seeds_are_compared_without_pairing():
     method, rival = simulated(np.random.default_rng(0))
     result = compare(method, rival[:3], np.random.default_rng(0))
     assert result.num_seeds == (5, 3)
-    assert result.sign_flip_p is None and "other seeds" in result.absent["sign_flip_p"]
+    assert result.sign_flip_p is None and "different seeds" in result.absent["sign_flip_p"]
     assert result.welch_p is not None and result.over_both is not None
 
 
@@ -108,7 +108,7 @@ def test_runs_are_paired_by_their_seeds_and_not_by_position():
         compare_pairs(gains, pair, rng(0), seeds={"a": rows, "b": [row + shift for row in rows]})[0] for shift in (0, 1)
     )
     assert same.sign_flip_p is not None and same.paired_t_p is not None
-    assert other.sign_flip_p is other.paired_t_p is None and "other seeds" in other.absent["paired_t_p"]
+    assert other.sign_flip_p is other.paired_t_p is None and "different seeds" in other.absent["paired_t_p"]
     assert other.welch_p == same.welch_p
 
 

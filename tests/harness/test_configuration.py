@@ -130,11 +130,9 @@ def test_whatever_is_written_there_is_legal_or_a_value_error(path, value):
     ("given", "sweeps"),
     [({}, ["omega"]), ({"grid": []}, []), ({"grid": [], "sweeps": ["mine"]}, ["omega"]), ({"sweeps": []}, ["omega"])],
 )
-def test_a_grid_of_ones_own_inherits_no_sweeps(tmp_path, given, sweeps):
+def test_a_grid_of_ones_own_inherits_no_sweeps(given, sweeps):
     """With sweeps of one's own Snakemake has merged them already, so what is there stays."""
-    path = tmp_path / "my.yaml"
-    path.write_text(yaml.safe_dump(given))
-    assert own_sweeps({"sweeps": ["omega"]}, [path])["sweeps"] == sweeps
+    assert own_sweeps({"sweeps": ["omega"]}, [{"name": "mine"}, given])["sweeps"] == sweeps
 
 
 def test_the_example_of_the_documentation_asks_for_its_own_cells_only(tmp_path):

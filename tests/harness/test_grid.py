@@ -58,6 +58,10 @@ def test_cells_are_the_product_without_repeats():
         ({"sweeps": sweep(method="difurec")}, "unknown method 'difurec'"),
         ({"sweeps": sweep(datasets=["beuty"])}, "unknown dataset 'beuty'"),
         ({"sweeps": sweep(field="dleta")}, "unknown key 'dleta' .did you mean 'delta'"),
+        (
+            {"sweeps": sweep(retrain=True), "overrides": {"all": {"training": {"patiense": 3}}}},
+            "^overrides, as they reach",
+        ),
         ({"sweeps": sweep(values=[-1.0])}, "delta: -1.0 is out of range"),
     ],
 )
@@ -176,9 +180,9 @@ def test_the_plan_lists_every_cell_for_analysis():
     grid = Grid(config(sweeps=sweep()))
     plan = grid.plan()
     assert len(plan["cells"]) == len(grid.cells)
-    assert {"dataset": "beauty", "method": "sasrec", "seed": 1, "display": "SASRec", "variant_of": None} in plan[
-        "cells"
-    ]
+    sasrec = {"dataset": "beauty", "method": "sasrec", "seed": 1, "display": "SASRec"}
+    assert sasrec | {"variant_of": None, "weights_of": None} in plan["cells"]
+    assert {cell["weights_of"] for cell in plan["cells"] if "delta" in cell["method"]} == {"diffurec"}
     assert plan["sweeps"][0]["cells"] == ["diffurec.delta_0.01", "diffurec.delta_0.1"]
     assert plan["datasets"] == {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}}
     assert plan["verdicts"] is True

@@ -108,7 +108,7 @@ def test_the_same_cell_again_gives_the_same_ranks_and_another_seed_others(first,
 
 def test_evaluating_the_weights_again_gives_the_same_ranks(first, tmp_path):
     record, files = first
-    again = RunFiles(tmp_path / "again")
+    again = RunFiles(tmp_path / "again", trained=False)
     found = reevaluate(job(record.method), SPLIT, again, Compute(), files.weights)
     assert_same_ranks(files, again)
     assert found.metrics == record.metrics
@@ -119,7 +119,7 @@ def test_evaluating_the_weights_again_gives_the_same_ranks(first, tmp_path):
 def test_evaluating_under_other_settings_changes_ranks_only_there(tmp_path, first):
     record, files = first
     without = job(record.method, evaluation={"test_inputs_without_first": True})
-    again = RunFiles(tmp_path / "again")
+    again = RunFiles(tmp_path / "again", trained=False)
     reevaluate(without, SPLIT, again, Compute(), files.weights)
     ours, theirs = ranks_in(files), ranks_in(again)
     np.testing.assert_array_equal(ours["val_kept"], theirs["val_kept"])
@@ -133,7 +133,7 @@ def test_wrong_weights_are_refused(first, tmp_path):
     cut.write_bytes(files.weights.read_bytes()[:200])
     for one, weights in ((other_size, files.weights), (job(record.method), cut), (job(record.method), absent)):
         with pytest.raises(ValueError, match=r"\.safetensors: not the weights of .* train that method again"):
-            reevaluate(one, SPLIT, RunFiles(tmp_path / "out"), Compute(), weights)
+            reevaluate(one, SPLIT, RunFiles(tmp_path / "out", trained=False), Compute(), weights)
     assert not (tmp_path / "out" / "record.json").exists()
 
 

@@ -120,3 +120,11 @@ def test_records_that_are_not_there_are_one_error(tmp_path, capsys, script):
     assert cli.run(module.main, ["--records", str(tmp_path / "absent")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "absent: no such folder" in error and error.count("\n") == 1
+
+
+def test_an_output_elsewhere_is_looked_into_once_it_is_there(tmp_path):
+    inside, outside = tmp_path / "results" / "mine", tmp_path / "elsewhere"
+    assert forecast.with_output([tmp_path / "results"], inside) == [tmp_path / "results"]
+    assert forecast.with_output([tmp_path / "results"], outside) == [tmp_path / "results"]
+    outside.mkdir()
+    assert forecast.with_output([tmp_path / "results"], outside) == [tmp_path / "results", outside]

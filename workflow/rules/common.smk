@@ -15,7 +15,7 @@ from snakemake.utils import update_config
 sys.path.insert(0, workflow.basedir)
 
 from harness.checkpoint import FINISHED
-from harness.configuration import check, check_datasets, own_sweeps, typed
+from harness.configuration import check, check_datasets, own_sweeps, read, typed
 from harness.datasets import check_mirror, deciding
 from harness.gpu import visible_devices
 from harness.digest import code_digest
@@ -32,7 +32,8 @@ os.environ["PATH"] = os.pathsep.join(
 
 update_config(config, typed(workflow.config_settings.config))
 try:
-    config.update(own_sweeps(config, workflow.config_settings.configfiles))
+    given = [*map(read, workflow.config_settings.configfiles), workflow.config_settings.config]
+    config.update(own_sweeps(config, given))
     check(config, f"{workflow.basedir}/config/config.schema.yaml")
     GRID = Grid(config)
     # A job on another machine need not see the raw files.

@@ -162,14 +162,14 @@ def _of_method(method: str, dataset: str, costs: Costs, actions: dict[str, int])
 def with_output(records: Sequence[Path], output: Path) -> list[Path]:
     """Where to look for finished runs: what was named, and the configuration's own output where that lies elsewhere."""
     inside = any(output.resolve().is_relative_to(folder.resolve()) for folder in records)
-    return [*records, *([] if inside else [output])]
+    return [*records, *([output] if output.is_dir() and not inside else [])]
 
 
 def load_config(configfiles: Sequence[Path]) -> dict[str, Any]:
     """The configuration as the workflow merges it.  Raises ValueError where the schema forbids it."""
     folder = ROOT / "config"
     config = merge(*map(read, (folder / "datasets.yaml", folder / "config.yaml", *configfiles)))
-    config = own_sweeps(config, configfiles)
+    config = own_sweeps(config, map(read, configfiles))
     check(config, folder / "config.schema.yaml")
     return config
 

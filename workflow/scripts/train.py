@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with sole_writer(arguments.out) as waited:
             files = RunFiles(arguments.out, trained=arguments.weights is None)
             record = finished(job, split, files) if waited else None
-            record = record or run(job, split, settings, arguments)
+            record = record or run(job, split, files, settings, arguments)
     except OutOfTimeError as error:
         print(f"stopped: {error}", file=sys.stderr)
         return OUT_OF_TIME
@@ -79,13 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(job: Job, split: Split, settings: compute.ComputeSettings, arguments: argparse.Namespace) -> RunRecord:
+def run(
+    job: Job, split: Split, files: RunFiles, settings: compute.ComputeSettings, arguments: argparse.Namespace
+) -> RunRecord:
     devices = [] if settings.device == "cpu" else gpu.visible_devices()
     with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
         device = compute.choose(settings)
         if arguments.weights:
-            return reevaluate(job, split, RunFiles(arguments.out), device, arguments.weights)
-        files, checkpoints = RunFiles(arguments.out), arguments.checkpoints
+            return reevaluate(job, split, files, device, arguments.weights)
+        checkpoints = arguments.checkpoints
         kept = restored(job, split, files, device, checkpoints / FINISHED) if checkpoints else None
         return kept or train(job, split, files, device, checkpoints)
 

@@ -318,8 +318,9 @@ def test_reused_weights_are_compared_seed_by_seed(document):
 
 def test_only_reused_weights_make_runs_pairs(finished):
     samples = Samples(load_runs(finished.runs), read_plan(finished.folder / "plan.json"), Thresholds())
-    assert samples.is_paired("beauty", "aligndiff", "aligndiff.no_correction")
-    assert not samples.is_paired("beauty", "aligndiff", "sasrec.tuned")
+    assert samples.is_paired("aligndiff", "aligndiff.no_correction")
+    assert not samples.is_paired("aligndiff", "sasrec.tuned")
+    assert not samples.is_paired("aligndiff.no_correction", "sasrec.tuned"), "weights of another training"
 
 
 def test_diverged_runs_are_shown(document):
