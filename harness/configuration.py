@@ -15,17 +15,6 @@ from harness.interactions import FORMATS
 from harness.settings import nearest
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.  Raises ValueError naming the file."""
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: not YAML ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a mapping of keys to values, got {type(found).__name__}")
-    return found
-
-
 def own_sweeps(config: Mapping[str, Any], given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Leave out the paper's sweeps where what a user gave has a grid of its own and no sweeps."""
     keys = {key for layer in given for key in layer}

@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.compute import Compute
 from harness.digest import ROOT
 from harness.fit import FitPlan
 from harness.learner import Learner
-from harness.settings import from_mapping, merge, nearest
+from harness.settings import from_mapping, merge, nearest, read_yaml
 from harness.split import TrainingView
 from harness.streams import Streams
 
@@ -92,11 +90,8 @@ def load_method(name: str, folder: Path = METHODS_DIR) -> Method:
         raise ValueError(
             f"unknown method {name!r}{nearest(name, known_methods(folder))}; methods are the files of {folder}"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({error})") from error
-    if not isinstance(values, dict) or "builder" not in values:
+    values = read_yaml(path)
+    if "builder" not in values:
         raise ValueError(f"{path}: expected a mapping with at least 'builder' and 'display'")
     return from_mapping(Method, {"name": name, "display": name, **values}, where=str(path))
 

@@ -8,7 +8,10 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 T = TypeVar("T")
 
@@ -17,6 +20,17 @@ def nearest(name: str, legal: Iterable[str]) -> str:
     """Return ' (did you mean X?)' for the closest legal name, or an empty string."""
     close = difflib.get_close_matches(str(name), list(legal), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.  Raises ValueError naming the file."""
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: not YAML ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a mapping of keys to values, got {type(found).__name__}")
+    return found
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any] | None, *, where: str) -> T:

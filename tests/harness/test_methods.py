@@ -116,8 +116,8 @@ def test_unknown_methods_are_named_with_the_nearest():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("builder: [", "not valid YAML"),
-        ("- 1", "expected a mapping with at least 'builder'"),
+        ("builder: [", "not YAML"),
+        ("- 1", "expected a mapping of keys to values"),
         ("", "expected a mapping"),
         ("display: X", "at least 'builder'"),
         ("builder: baselines.sasrec\nmodle: {}", "unknown key 'modle' .did you mean 'model'"),

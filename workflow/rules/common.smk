@@ -15,12 +15,13 @@ from snakemake.utils import update_config
 sys.path.insert(0, workflow.basedir)
 
 from harness.checkpoint import FINISHED
-from harness.configuration import check, check_datasets, own_sweeps, read, typed
+from harness.configuration import check, check_datasets, own_sweeps, typed
 from harness.datasets import check_mirror, deciding
 from harness.gpu import visible_devices
 from harness.digest import code_digest
 from harness.grid import Grid
 from harness.record import failures
+from harness.settings import read_yaml
 
 # Jobs find this checkout and this interpreter, whatever the working directory and the caller's PATH.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -32,7 +33,7 @@ os.environ["PATH"] = os.pathsep.join(
 
 update_config(config, typed(workflow.config_settings.config))
 try:
-    given = [*map(read, workflow.config_settings.configfiles), workflow.config_settings.config]
+    given = [*map(read_yaml, workflow.config_settings.configfiles), workflow.config_settings.config]
     config.update(own_sweeps(config, given))
     check(config, f"{workflow.basedir}/config/config.schema.yaml")
     GRID = Grid(config)

@@ -20,11 +20,11 @@ from statistics import median
 from typing import Any
 
 import harness.cli
-from harness.configuration import check, own_sweeps, read
+from harness.configuration import check, own_sweeps
 from harness.digest import ROOT
 from harness.grid import Cell, Grid
 from harness.record import CorruptRecordError, RunRecord, read_record
-from harness.settings import merge
+from harness.settings import merge, read_yaml
 
 WEIGHT_BYTES = 4  # per parameter, in weights.safetensors
 RANK_BYTES = 4 * 2  # per user: four int32 arrays, compressed to about half
@@ -168,8 +168,8 @@ def with_output(records: Sequence[Path], output: Path) -> list[Path]:
 def load_config(configfiles: Sequence[Path]) -> dict[str, Any]:
     """The configuration as the workflow merges it.  Raises ValueError where the schema forbids it."""
     folder = ROOT / "config"
-    config = merge(*map(read, (folder / "datasets.yaml", folder / "config.yaml", *configfiles)))
-    config = own_sweeps(config, map(read, configfiles))
+    config = merge(*map(read_yaml, (folder / "datasets.yaml", folder / "config.yaml", *configfiles)))
+    config = own_sweeps(config, map(read_yaml, configfiles))
     check(config, folder / "config.schema.yaml")
     return config
 
