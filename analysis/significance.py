@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 Floats = NDArray[np.float64]
 
@@ -95,19 +94,21 @@ def holm(p_values: Sequence[float | None]) -> HolmResult:
     """Adjust a family of p-values so that the chance of any false rejection stays at the level.
 
     Source: Holm (1979), step-down. None and NaN are dropped before the family is counted; statsmodels'
-    multipletests counts NaN members, which inflates every other p. A family of size m over tests whose
-    smallest reachable p is f cannot reject anything below m * f: compare before reading "not significant".
+    multipletests, the oracle of the tests, counts NaN members, which inflates every other p, and collects garbage at
+    every call, which takes longer than all else. A family of size m over tests whose smallest reachable p is f cannot
+    reject anything below m * f: compare before reading "not significant".
 
     Raises ValueError if a value lies outside [0, 1].
     """
     present = [i for i, p in enumerate(p_values) if p is not None and not np.isnan(p)]
-    for i in present:
-        if not 0 <= p_values[i] <= 1:
-            raise ValueError(f"p_values[{i}] = {p_values[i]} is not a probability; legal values lie in [0, 1]")
     adjusted: list[float | None] = [None] * len(p_values)
-    if present:
-        for i, p in zip(present, multipletests([p_values[i] for i in present], method="holm")[1], strict=True):
-            adjusted[i] = float(p)
+    running = 0.0
+    for position, i in enumerate(sorted(present, key=lambda i: p_values[i])):
+        p = float(p_values[i])
+        if not 0 <= p <= 1:
+            raise ValueError(f"p_values[{i}] = {p} is not a probability; legal values lie in [0, 1]")
+        running = max(running, (len(present) - position) * p)
+        adjusted[i] = min(1.0, running)
     return HolmResult(tuple(adjusted), len(present))
 
 
