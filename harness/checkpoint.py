@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,15 @@ class CheckpointFolder:
         for old in self._paths()[:-KEEP]:
             old.unlink()
 
-    def load(self) -> tuple[int, dict[str, Any]] | None:
+    def load(self, problem_of: Callable[[dict[str, Any]], str | None] = lambda state: None) -> tuple[int, Any] | None:
         """Return (epoch, state) of the newest sound checkpoint of this run, or None.
 
-        Torn and foreign checkpoints are removed with a message.
+        problem_of: says of a state why this run cannot go on from it, if it cannot. Torn, foreign and such checkpoints
+        are removed with a message.
         """
         for path in reversed(self._paths()):
             problem, content = self._read(path)
+            problem = problem or problem_of(content["state"])
             if problem is None:
                 return content["epoch"], content["state"]
             log.warning("discarded checkpoint %s: %s", path, problem)

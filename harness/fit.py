@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -77,10 +77,27 @@ class FitPlan:
         due = epoch >= self.first_eval and (epoch - self.first_eval) % self.eval_every == 0
         return due or epoch == self.max_epochs
 
+    def passes(self, state: FitState) -> bool:
+        """Whether training by this plan comes by a state that was reached under the same plan but for `max_epochs`."""
+        validated = bool(state.history) and "eval_seconds" in state.history[-1]
+        return state.epoch <= self.max_epochs and validated == self.evaluates(state.epoch)
+
+    def ends(self, state: FitState) -> bool:
+        return state.stale >= self.patience or state.epoch >= self.max_epochs
+
 
 def settings_sha256(settings: Mapping[str, Any]) -> str:
     """Digest of resolved settings as far as they decide a result: CLOCK counts as if it had its defaults."""
-    defaults = {name: getattr(FitPlan(), name) for name in CLOCK}
+    return _sha256_but_for(CLOCK, settings)
+
+
+def path_sha256(settings: Mapping[str, Any]) -> str:
+    """Digest of what decides the states that a training passes through: where it ends at the latest does not."""
+    return _sha256_but_for((*CLOCK, "max_epochs"), settings)
+
+
+def _sha256_but_for(names: Sequence[str], settings: Mapping[str, Any]) -> str:
+    defaults = {name: getattr(FitPlan(), name) for name in names}
     return value_sha256({**settings, "training": {**settings["training"], **defaults}})
 
 
@@ -99,7 +116,6 @@ class FitState:
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
-    finished: bool = False
     starts: list[str] = field(default_factory=list)  # when each process that trained a part began
 
 
@@ -134,27 +150,25 @@ def fit(
     deadline = time.monotonic() + (plan.time_budget_seconds or math.inf)
     state = FitState()
     streams.seed_global("dropout")
-    resumed = checkpoints.load() if checkpoints else None
+    resumed = checkpoints.load(lambda snapshot: _problem(plan, snapshot)) if checkpoints else None
     if resumed:
         state = _restore(learner, streams, resumed[1])
         log.info("resumed after epoch %d", state.epoch)
-    if not state.finished:
+    if not plan.ends(state):
         state.starts.append(datetime.now(UTC).isoformat(timespec="seconds"))
     if history is not None:
         history[:] = state.history
         state.history = history
     evaluator = _validation(learner, split, plan, streams)
     last_saved, slowest = time.monotonic(), 0.0
-    while not state.finished and state.epoch < plan.max_epochs:
+    while not plan.ends(state):
         if time.monotonic() + slowest > deadline:
             raise OutOfTimeError(f"wall-clock budget used up after epoch {state.epoch}; run again to go on")
         began = time.monotonic()
         _one_epoch(learner, plan, state, evaluator)
         slowest = max(slowest, time.monotonic() - began)
-        if state.stale >= plan.patience or state.epoch == plan.max_epochs:
-            state.finished = True
         near_deadline = time.monotonic() + 2 * slowest > deadline
-        due = state.finished or near_deadline or time.monotonic() - last_saved >= plan.checkpoint_seconds
+        due = plan.ends(state) or near_deadline or time.monotonic() - last_saved >= plan.checkpoint_seconds
         if checkpoints and due:
             checkpoints.save(state.epoch, _snapshot(learner, streams, state))
             last_saved = time.monotonic()
@@ -246,6 +260,12 @@ def _keep_best(learner: Learner, plan: FitPlan, state: FitState, epoch: int, met
 
 def _snapshot(learner: Learner, streams: Streams, state: FitState) -> dict[str, Any]:
     return {"learner": learner.state_dict(), "streams": streams.state_dict(), "fit": dict(vars(state))}
+
+
+def _problem(plan: FitPlan, snapshot: dict[str, Any]) -> str | None:
+    if plan.passes(FitState(**snapshot["fit"])):
+        return None
+    return f"another max_epochs led there, training with {plan.max_epochs} does not come by it"
 
 
 def _restore(learner: Learner, streams: Streams, snapshot: dict[str, Any]) -> FitState:

@@ -20,7 +20,7 @@ from harness.checkpoint import CheckpointFolder
 from harness.compute import Compute, describe, evaluation_mode
 from harness.digest import value_sha256
 from harness.files import replacing
-from harness.fit import DivergedError, FitPlan, FitResult, fit, settings_sha256
+from harness.fit import DivergedError, FitPlan, FitResult, fit, path_sha256, settings_sha256
 from harness.learner import Learner, num_parameters
 from harness.methods import build_learner
 from harness.metrics import summarise
@@ -50,10 +50,11 @@ class Job:
     def identity(self, split: Split, compute: Compute) -> str:
         """Digest of everything that decides the result; a checkpoint of another identity is foreign.
 
-        When to save and when to stop for the clock decide nothing: a run may be resumed under another budget.
+        When to save and when to stop for the clock decide nothing, and `max_epochs` nothing before it is reached: a
+        run may be resumed under other ones.
         """
-        settings = settings_sha256(self.settings)  # without the clock
-        return value_sha256([self.method, self.seed, settings, self.code_digest, split.sha256, compute.arithmetic()])
+        path = path_sha256(self.settings)
+        return value_sha256([self.method, self.seed, path, self.code_digest, split.sha256, compute.arithmetic()])
 
 
 @dataclass(frozen=True)

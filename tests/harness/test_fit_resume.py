@@ -1,5 +1,6 @@
 """Interrupted and resumed equals undisturbed, bit for bit."""
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -51,6 +52,38 @@ def test_early_stopping_is_the_same_when_interrupted_after_each_epoch(tmp_path):
     assert (found.best_epoch, found.epochs_run, found.val_metric) == (5, 8, expected.val_metric)
     assert torch.equal(learner.module.weight, reference.module.weight)
     assert [row["epoch"] for row in found.history] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("most_before", [1, 3, 5, 6])
+def test_another_max_epochs_goes_on_and_ends_as_if_it_had_been_so_from_the_start(tmp_path, most_before):
+    """At any moment, also when the first budget was used up, with a validation that the new one would not have had."""
+    script, plan = [9, 9, 9, 8, 9, 7, 9, 9, 9, 9], {"eval_every": 3, "patience": 2, "checkpoint_seconds": 0}
+    for stop in range(1, most_before + 1):
+        for most in range(1, 9):
+            folder = CheckpointFolder(tmp_path / f"{stop}-{most}", identity="x")
+            first, second = Scripted(script), Scripted(script)
+            stop_after(first, stop)
+            with suppress(KeyboardInterrupt):
+                run(None, learner=first, checkpoints=folder, max_epochs=most_before, **plan)
+            found, _ = run(None, learner=second, checkpoints=folder, max_epochs=most, **plan)
+            expected, reference = run(script, max_epochs=most, **plan)
+            timeless = [
+                [{k: v for k, v in row.items() if "seconds" not in k} for row in each.history]
+                for each in (found, expected)
+            ]
+            assert timeless[0] == timeless[1] and found.best_epoch == expected.best_epoch
+            assert torch.equal(second.module.weight, reference.module.weight)
+            trained = sum(entry[0] == "train" for entry in second.log)
+            goes_on = stop < min(most_before, most) or stop == most == most_before
+            assert trained == most - stop if goes_on else trained <= most
+
+
+def test_a_training_beyond_a_lowered_max_epochs_starts_anew_and_says_so(tmp_path, caplog):
+    folder = CheckpointFolder(tmp_path, identity="x")
+    run([9, 8, 7, 6], checkpoints=folder, max_epochs=4, checkpoint_seconds=0)
+    result, _ = run([9, 8, 7, 6], checkpoints=folder, max_epochs=2)
+    assert result.epochs_run == 2
+    assert "epoch-000004.ckpt: another max_epochs led there, training with 2 does not come by it" in caplog.text
 
 
 def build(name, seed=1):

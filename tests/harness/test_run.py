@@ -312,6 +312,7 @@ def test_identity_covers_what_decides_the_result():
         job(model={"max_len": 9}),
         job(training={"patience": 3}),
     ]
+    assert base.identity(SPLIT, Compute()) == job(training={"max_epochs": 99}).identity(SPLIT, Compute())
     cpu, bf16, gpu = Compute(), Compute(precision="bf16"), Compute(torch.device("cuda"))
     identities = {each.identity(SPLIT, cpu) for each in [base, *changes]}
     identities |= {base.identity(other, cpu), base.identity(SPLIT, bf16), base.identity(SPLIT, gpu)}
