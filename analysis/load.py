@@ -44,6 +44,17 @@ class Run:
         """Folder of the run below the folder of all runs; also its name in the report."""
         return f"{self.record.dataset}/{self.record.method}/seed{self.record.seed}"
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether the budget of epochs ended it before early stopping did, so that more might have been better."""
+        record, plan = self.record, self.record.settings["training"]
+        if record.best_epoch is None or record.epochs_run < plan["max_epochs"]:
+            return False
+        later = range(record.best_epoch + 1, record.epochs_run + 1)
+        first, every = plan["first_eval"], plan["eval_every"]
+        stale = [e for e in later if e >= first and (e - first) % every == 0 or e == record.epochs_run]
+        return len(stale) < plan["patience"]
+
 
 def kinds(record: RunRecord) -> dict[str, str]:
     """What tells a run from others of its method, by KINDS: start of each digest, precision with kind of device."""

@@ -14,6 +14,10 @@ from analysis.load import Problem, Runs
 from analysis.plan import Plan
 
 NOT_RUN = "not run"
+CUT_OFF = "†"
+CUT_OFF_MEANS = (
+    f"{CUT_OFF} ended by its budget of epochs before early stopping: how far the budget went, no verdict on the method."
+)
 PAPER_CUTOFFS = (5, 10, 20)  # the paper's tables have these whatever the plan adds
 WORDS = {
     "diverged": "diverged",
@@ -40,6 +44,7 @@ class Cell:
     planned: int = 0
     state: str = ""
     note: str = ""
+    cut_off: int = 0  # of the runs, those that their budget of epochs ended before early stopping did
     mark: str = ""  # "best" or "second" among the measured of its column
     decimals: int = 2
     is_p: bool = False  # a probability is never shown as zero
@@ -48,14 +53,14 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The measured value as shown: mean ± deviation, or why there is none."""
+        """The measured value as shown: mean ± deviation, with CUT_OFF if runs were, or why there is none."""
         if self.value is None:
             return self.state or NOT_RUN
         smallest = 10.0**-self.decimals
         if self.is_p and self.value < smallest:
             return f"< {smallest:.{self.decimals}f}"
         spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
-        return f"{self.value:z.{self.decimals}f}{spread}"
+        return f"{self.value:z.{self.decimals}f}{spread}{CUT_OFF if self.cut_off else ''}"
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,17 @@ class Measurements:
         rows = rows if rows is None else rows[rows["seed"].isin(wanted)]
         if rows is None or rows.empty:
             return Cell(printed, planned=outcome.planned, state=outcome.state)
-        keys = tuple(f"{dataset}/{method.partition(' [')[0]}/seed{seed}" for seed in rows["seed"])
+        behind = [run for run in self.runs.of(dataset, method, completed=True) if run.record.seed in wanted]
         return averaged(
             100 * rows["value"].to_numpy(),
-            Cell(printed, planned=outcome.planned, note=outcome.note, records=tuple(rows["record"]), runs=keys),
+            Cell(
+                printed,
+                planned=outcome.planned,
+                note=outcome.note,
+                cut_off=sum(run.cut_off for run in behind),
+                records=tuple(run.path for run in behind),
+                runs=tuple(run.key for run in behind),
+            ),
         )
 
     def _absent(self, dataset: str, base: str, seed: int) -> str:

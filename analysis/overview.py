@@ -19,7 +19,7 @@ from analysis import table_formats
 from analysis.audit.report import CAVEAT
 from analysis.inventory import duration
 from analysis.load import Run, Runs, load_runs
-from analysis.measured import NOT_RUN, Cell
+from analysis.measured import CUT_OFF, CUT_OFF_MEANS, NOT_RUN, Cell
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
 from harness import cli
@@ -27,7 +27,6 @@ from harness.record import write_text_atomically
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 SHOWN = ("HR@10", "NDCG@10")
-UNFINISHED = "†"
 
 
 def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Plan) -> str:
@@ -36,34 +35,21 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
     trained = [run for run in runs.runs if run.record.completed and run.record.epochs_run]
     return "\n\n".join(
         [
-            f"{' / '.join(SHOWN)} in percent, seen items kept. {UNFINISHED} ended by its budget of epochs before early "
-            "stopping: how far the budget went, no verdict on the model. ±: standard deviation over seeds; how many is "
-            "said below, and two say little. Rows below the gap are not in the paper's table.",
-            comparison(
-                main, tables, labels=plan.labels(), unfinished={run.key for run in trained if is_unfinished(run)}
-            ),
+            f"{' / '.join(SHOWN)} in percent, seen items kept. {CUT_OFF_MEANS} ±: standard deviation over seeds; how "
+            "many is said below, and two say little. Rows below the gap are not in the paper's table.",
+            comparison(main, tables, labels=plan.labels()),
             f"**The audit in short.** {CAVEAT}",
             "\n".join(f"- {line}" for line in audit),
-            "**What these runs took.** Wall times on shared processors, some with spells in which the run was stopped: "
-            "orientation only. Patience: a run ends after so many epochs without a better validation "
-            "figure, on so many users.",
+            "<details><summary>What these runs took: seeds, epochs, patience, time, machine</summary>",
+            "Wall times on shared processors, some with spells in which the run was stopped: orientation only. "
+            "Patience: a run ends after so many epochs without a better validation figure, on so many users.",
             costs(trained, plan),
+            "</details>",
         ]
     )
 
 
-def is_unfinished(run: Run) -> bool:
-    """Whether the budget of epochs ended the run before early stopping did, so that more might have been better."""
-    record, plan = run.record, run.record.settings["training"]
-    if record.best_epoch is None or record.epochs_run < plan["max_epochs"]:
-        return False
-    later = range(record.best_epoch + 1, record.epochs_run + 1)
-    first, every = plan["first_eval"], plan["eval_every"]
-    stale = [epoch for epoch in later if epoch >= first and (epoch - first) % every == 0 or epoch == record.epochs_run]
-    return len(stale) < plan["patience"]
-
-
-def comparison(main: Table, tables: Sequence[Table], *, labels: Mapping[str, str], unfinished: set[str]) -> str:
+def comparison(main: Table, tables: Sequence[Table], *, labels: Mapping[str, str]) -> str:
     """One line per method: measured and printed for each dataset that the paper's main table has.
 
     What is not the paper's stands below: methods beside the main table, then measured variants beside the other tables.
@@ -74,26 +60,26 @@ def comparison(main: Table, tables: Sequence[Table], *, labels: Mapping[str, str
     lines = [(row.method, row.label) for row in blocks[0].rows]
     head = ["", *(text for block in blocks for text in (block.display, "*printed*"))]
     datasets = [[other for other in kept if other.dataset == block.dataset] for block in blocks]
-    body = [[label, *_line(datasets, method, unfinished)] for method, label in lines]
+    body = [[label, *_line(datasets, method)] for method, label in lines]
     body += [["", *[""] * (len(head) - 1)]] if beside else []
-    body += [[label, *_line(datasets, method, unfinished)] for method, label in beside.items()]
+    body += [[label, *_line(datasets, method)] for method, label in beside.items()]
     return table_formats.pipe_table(head, body)
 
 
-def _line(datasets: Sequence[Sequence[Block]], method: str, unfinished: set[str]) -> Iterable[str]:
+def _line(datasets: Sequence[Sequence[Block]], method: str) -> Iterable[str]:
     """Measured and printed for each dataset, from the first of its blocks that has the method."""
     for blocks in datasets:
         found = next(((block, row) for block in blocks for row in block.all_rows if row.method == method), None)
-        yield from _pair(*found, unfinished) if found else (NOT_RUN, "")
+        yield from _pair(*found) if found else (NOT_RUN, "")
 
 
-def _pair(block: Block, row: Row, unfinished: set[str]) -> tuple[str, str]:
+def _pair(block: Block, row: Row) -> tuple[str, str]:
     cells: list[Cell] = [row.cells[block.columns.index(metric)] for metric in SHOWN]
     printed = [f"{float(cell.printed):.2f}" for cell in cells if cell.printed]
     if cells[0].value is None:
         return cells[0].text, " / ".join(printed)
-    mark = UNFINISHED if unfinished & set(cells[0].runs) else ""
-    return " / ".join(cell.text for cell in cells) + mark, " / ".join(printed)
+    mark = CUT_OFF if cells[0].cut_off else ""  # once, behind both figures
+    return " / ".join(cell.text.removesuffix(CUT_OFF) for cell in cells) + mark, " / ".join(printed)
 
 
 def costs(trained: Sequence[Run], plan: Plan) -> str:

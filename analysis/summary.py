@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis import table_formats
-from analysis.measured import NOT_RUN, Cell
+from analysis.measured import CUT_OFF_MEANS, NOT_RUN, Cell
 from analysis.table_model import Block
 from harness import cli
 
@@ -60,6 +60,8 @@ def summary(folder: Path, report: Path, *, colour: bool = False) -> str:
         parts.append("No run of the main table has completed yet.")
     elif not colour:
         parts.append("  * best of its column")
+    if any(cell.cut_off for block in blocks for row in block.all_rows for cell in row.cells):
+        parts.append(f"  {CUT_OFF_MEANS}")
     place = report.resolve() if report.is_file() else None
     parts += ["", f"Tables: {folder}", f"Report: {place}" if place else f"Report: not there yet ({report})"]
     return "\n".join(parts)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from analysis.measured import Cell
+from analysis.measured import CUT_OFF_MEANS, Cell
 from analysis.table_latex import as_latex
 from analysis.table_model import Block, Row, Table, from_json
 from harness.record import write_text_atomically
@@ -20,20 +20,22 @@ HERE = Path(__file__).parent / "templates"
 FILE = "tables.json"
 CSV_COLUMNS = (
     *("table", "dataset", "protocol", "group", "method", "label", "column", "unit", "printed"),
-    *("measured", "std", "n", "planned", "state", "note", "mark", "records"),
+    *("measured", "std", "n", "planned", "cut_off", "state", "note", "mark", "records"),
 )
 
 
 @functools.cache
 def environment() -> jinja2.Environment:
     """Return templates that escape every value put into them."""
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals["CUT_OFF_MEANS"] = CUT_OFF_MEANS
+    return made
 
 
 def as_csv(table: Table) -> str:
@@ -47,7 +49,7 @@ def as_csv(table: Table) -> str:
                 place = (table.slug, block.dataset or row.method, block.protocol, group_of(block, row))
                 blank = ["" if value is None else repr(value) for value in (cell.value, cell.std)]
                 state = "" if cell.value is not None else cell.text
-                rest = (cell.n, cell.planned, state, cell.note, cell.mark, ";".join(cell.records))
+                rest = (cell.n, cell.planned, cell.cut_off, state, cell.note, cell.mark, ";".join(cell.records))
                 writer.writerow((*place, row.method, row.label, column, table.unit, cell.printed, *blank, *rest))
     return file.getvalue()
 
@@ -74,6 +76,8 @@ def as_markdown(table: Table) -> str:
         parts.append("In brackets: as printed in the paper.")
     if table.is_marked:
         parts.append("Bold: best measured; underlined: second.")
+    if table.is_cut_off:
+        parts.append(CUT_OFF_MEANS)
     return "\n".join(parts) + "\n"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from analysis.measured import Cell
+from analysis.measured import CUT_OFF_MEANS, Cell
 from analysis.table_model import Block, Row, Table
 
 MOST_COLUMNS = 6  # figures beside each other
@@ -42,6 +42,7 @@ CHARACTERS = {
     '"': "''",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "†": r"$\dagger$",
     "−": "$-$",
     "–": "--",
     "\n": " ",
@@ -108,6 +109,8 @@ def _float(caption: str, label: str, block: Block, groups: Groups, kinds: Sequen
 def _notes(block: Block, labels: Sequence[str]) -> str:
     shown = {note: [label for label in rows if label in labels] for note, rows in block.notes.items()}
     text = " ".join(f"{', '.join(rows)}: {note}." for note, rows in shown.items() if rows)
+    if any(cell.cut_off for row in block.all_rows if row.label in labels for cell in row.cells):
+        text = f"{CUT_OFF_MEANS} {text}".strip()
     return f"\\par\\smallskip\\parbox{{\\linewidth}}{{\\scriptsize {escaped(text)}}}\n" if text else ""
 
 

@@ -129,6 +129,10 @@ class Table:
         return any(cell.std is not None for cell in self.cells)
 
     @property
+    def is_cut_off(self) -> bool:
+        return any(cell.cut_off for cell in self.cells)
+
+    @property
     def is_marked(self) -> bool:
         return any(cell.mark for cell in self.cells)
 

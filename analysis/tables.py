@@ -134,6 +134,7 @@ def _improvement(rows: Sequence[Row], claimed: Sequence, num_rivals: int, *, is_
                 text,
                 value=100 * (cell.value - rival.value) / rival.value,
                 n=min(cell.n, rival.n),
+                cut_off=cell.cut_off + rival.cut_off,
                 note=f"against {best.label}{few}",
                 decimals=1,
                 records=cell.records + rival.records,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
@@ -95,16 +95,19 @@ def _headline(findings: list[Finding], checked: int) -> str:
         return ""
     differing = sum(len(finding.evidence["other_tables"]) for finding in findings)
     round_ones = sum(finding.evidence["is_multiple_of_0.1"] for finding in findings)
+    where = ", ".join(f"{dataset} {number}" for dataset, number in Counter(f.dataset for f in findings).items())
     sentence = (
-        f"{len(findings)} figures differ between tables that show the same model on the same data, in {differing} of "
-        f"{checked} comparisons; {round_ones} of the differences are multiples of 0.1 to the last printed digit."
+        f"{len(findings)} figures ({where}) differ between tables that show the same model on the same data, in "
+        f"{differing} of {checked} comparisons; {round_ones} of the differences are multiples of 0.1 to the last "
+        "printed digit."
     )
     losing = [f for f in findings if f.evidence.get("rank_with_other_figure", 1) > 1]
     if losing:
         gaps = sorted(f.evidence["improvement_with_other_figure"] for f in losing)
         sentence += (
-            f" With the other table's figure the method would not be first in {len(losing)} of them ({gaps[0]:+.1f}% "
-            f"to {gaps[-1]:+.1f}% against the best other model)."
+            f" With the other table's figure the method would not be first in "
+            f"{'any' if len(losing) == len(findings) else len(losing)} of them ({gaps[0]:+.1f}% to {gaps[-1]:+.1f}% "
+            "against the best other model)."
         )
     return sentence
 

@@ -95,14 +95,15 @@ def _headline(found: list[Match]) -> str:
     """Logs of single runs first; what a publication printed stands apart, being context."""
     published = [m for m in found if m.earlier.kind == "publication"]
     parts = (
-        ("Rows equal to earlier ones digit for digit", [m for m in found if m not in published]),
-        ("As context, rows equal to an earlier publication's", published),
+        ("Equal to earlier figures digit for digit", [m for m in found if m not in published]),
+        ("As context, equal to an earlier publication's", published),
     )
     return " ".join(f"{label}: {', '.join(map(_listed, group))}." for label, group in parts if group)
 
 
 def _listed(m: Match) -> str:
-    return f"{m.cell.dataset} {m.cell.model} ({len(m.equal)} of {len(m.earlier.figures)} figures, {m.earlier.kind})"
+    which = "all figures" if len(m.equal) == len(m.earlier.figures) else ", ".join(m.equal)
+    return f"{m.cell.dataset} {m.cell.model} ({which}; {m.earlier.kind})"
 
 
 def _match_finding(found: Match) -> Finding:

@@ -122,12 +122,14 @@ def _run_lines(audit: Audit) -> list[str]:
     lines = [f"{v.status.capitalize()} in our runs: {stated[v.claim]} {v.because}" for v in decided[: RUN_LINES - 1]]
     ours, theirs = (_statuses([v for v in verdicts if (v.claim in asked) is ours]) for ours in (True, False))
     counted = "; ".join(
-        f"{whose}: {counts}" for whose, counts in (("the paper's", theirs), ("our questions", ours)) if counts
+        f"{whose}: {counts}"
+        for whose, counts in (("the paper's statements", theirs), ("our questions", ours))
+        if counts
     )
     inside = _inside([beside for beside in audit.counterparts if beside.inside is not None])
     if not decided:
-        counted = f"{counted}, for lack of runs; completed runs are counted beside each claim"
-    return [*lines, f"Statements against our runs: {counted}.{inside}"]
+        counted = f"{counted}, because runs that they need are missing"
+    return [*lines, f"Against our runs: {counted}.{inside}"]
 
 
 def _statuses(verdicts: list[Verdict]) -> str:
@@ -141,8 +143,8 @@ def _inside(figures: list[Counterpart]) -> str:
     if not figures:
         return ""
     seeds, reach = min((b.runs, -(b.interval[1] - b.interval[0]) / 2) for b in figures if b.interval)
-    held = f"{sum(bool(b.inside) for b in figures)} of {len(figures)} printed figures with runs lie in our intervals"
-    width = f"one over {seeds} seeds is as wide as ±{-reach:.2f}, so to lie in it may say little"
+    held = f"{sum(bool(b.inside) for b in figures)} of {len(figures)} printed figures lie in an interval of our runs"
+    width = f"over {seeds} seeds such an interval reaches up to ±{-reach:.2f}, so lying in it may say little"
     return f" {held}; {width}.{_outside(figures)}"
 
 

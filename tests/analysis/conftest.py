@@ -15,6 +15,7 @@ from harness.record import RunRecord, write_ranks, write_record
 RANKS = (1, 3, 7, 50)
 
 
+TRAINING = {"max_epochs": 200, "first_eval": 1, "eval_every": 1, "patience": 20, "eval_users": None}
 KNOWN = frozenset(known_methods())
 
 
@@ -38,7 +39,7 @@ class Grid:
         )
         values = {
             "display": method,
-            "settings": {"model": {"dropout": 0.1}},
+            "settings": {"model": {"dropout": 0.1}, "training": TRAINING},
             "settings_sha256": "5" * 64,
             "data_sha256": "d" * 64,
             "code_digest": "c" * 64,

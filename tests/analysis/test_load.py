@@ -179,3 +179,14 @@ def test_ranks_below_one_are_damage(grid):
     grid.write(ranks=np.array([0, 1, 2]), metrics={})
     with pytest.raises(CorruptRecordError, match="not one rank >= 1"):
         load_runs(grid.runs)
+
+
+@pytest.mark.parametrize(
+    ("best", "run", "cut_off"),
+    [(20, 20, True), (18, 20, True), (14, 20, True), (10, 20, False), (4, 10, False), (None, 20, False)],
+)
+def test_a_run_was_cut_off_if_patience_was_left_when_its_epochs_ended(grid, best, run, cut_off):
+    """Validated after epochs 2, 6, 10, 14, 18 and at the end; patience for three of them."""
+    training = {"max_epochs": 20, "first_eval": 2, "eval_every": 4, "patience": 3}
+    grid.write(best_epoch=best, epochs_run=run, settings={"model": {}, "training": training})
+    assert load_runs(grid.runs).runs[0].cut_off is cut_off

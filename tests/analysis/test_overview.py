@@ -39,18 +39,7 @@ def lines(part: str, label: str) -> list[str]:
     return [line for line in part.splitlines() if line.startswith(f"| {label}")]
 
 
-@pytest.mark.parametrize(
-    ("best", "run", "unfinished"),
-    [(20, 20, True), (18, 20, True), (14, 20, True), (10, 20, False), (4, 10, False), (None, 20, False)],
-)
-def test_a_run_is_unfinished_if_patience_was_left_when_its_epochs_ended(grid, best, run, unfinished):
-    """Validated after epochs 2, 6, 10, 14, 18 and at the end; patience for three of them."""
-    training = {"max_epochs": 20, "first_eval": 2, "eval_every": 4, "patience": 3}
-    grid.write(best_epoch=best, epochs_run=run, settings={"model": {}, "training": training})
-    assert overview.is_unfinished(load_runs(grid.runs).runs[0]) is unfinished
-
-
-def test_measured_stands_beside_printed_and_an_unfinished_run_is_marked(part):
+def test_measured_stands_beside_printed_and_a_run_that_was_cut_off_is_marked(part):
     assert lines(part, "AlignDiff |")[0].startswith("| AlignDiff | 75.00 / 45.83† | 8.13 / 4.93 |")
     assert lines(part, "SASRec |")[0].startswith("| SASRec | 75.00 ± 0.00 / 45.83 ± 0.00 | 6.26 / 3.23 |")
     assert "| not run | 7.91 / 4.75 |" in lines(part, "DiffuRec |")[0]

@@ -10,12 +10,13 @@ import pytest
 from analysis import comparisons, table_formats
 from analysis.audit.paper_tables import load_paper
 from analysis.load import load_runs
-from analysis.measured import Cell, Measurements, averaged, marked
+from analysis.measured import CUT_OFF_MEANS, Cell, Measurements, averaged, marked
 from analysis.plan import read_plan
 from analysis.summary import summary
 from analysis.table_specs import FLOORS, OTHER_METHODS, OTHER_SETTINGS, OWN_VARIANTS, TABLES, TWINS, twins
 from analysis.tables import build_tables, main, read_stats
 from harness.methods import known_methods
+from tests.analysis.conftest import TRAINING
 
 BEST, WORSE = (1, 3, 7, 50), (6, 7, 30, 50)  # HR@5 50 %, HR@10 75 %; HR@5 0 %, HR@10 50 %
 
@@ -362,3 +363,21 @@ def test_command_line_writes_every_format_and_warns_of_gaps(grid, capsys):
     assert "1 of 2 planned runs are not there, e.g. beauty/sasrec/seed2" in capsys.readouterr().err
     text = summary(out, grid.folder / "report.html")
     assert "50.00" in text and "not there yet" in text
+
+
+def test_a_figure_of_a_run_that_was_cut_off_says_so_in_every_format(grid):
+    """AlignDiff was ended by its five epochs, SASRec stopped by itself; what is made of both is marked, too."""
+    budget = {"model": {}, "training": TRAINING | {"max_epochs": 5}}
+    grid.write("aligndiff", settings=budget)
+    grid.write("sasrec")
+    table = tables_of(grid, grid.plan([("aligndiff", 1), ("sasrec", 1)]))["table2"]
+    block = next(block for block in table.blocks if block.is_measured)
+    text = {row.method: row.cells[0].text for row in block.all_rows if row.cells[0].value is not None}
+    assert text["aligndiff"] == "50.00†" and text["sasrec"] == "50.00"
+    assert text[""] == "0.0†", "the improvement over the best baseline"
+    for written in (table_formats.as_markdown(table), table_formats.as_html(table)):
+        assert CUT_OFF_MEANS in written and "50.00†" in written
+    assert "ended by its budget of epochs" in table_formats.as_latex(table)
+    assert r"50.00$\dagger$" in table_formats.as_latex(table)
+    rows = list(csv.DictReader(io.StringIO(table_formats.as_csv(table))))
+    assert {row["cut_off"] for row in rows if row["method"] == "aligndiff" and row["measured"]} == {"1"}

@@ -27,7 +27,7 @@ def test_difference_and_rank_with_the_other_figure(cell):
     assert finding.evidence["rank_with_other_figure"] == 2
     assert finding.evidence["improvement_with_other_figure"] == pytest.approx(100 * (7.826 / 8 - 1))
     assert "best-overall" in finding.claims
-    assert "in 1 of 1 comparisons" in outcome.headline and "not be first in 1 of them (-2.2%" in outcome.headline
+    assert "in 1 of 1 comparisons" in outcome.headline and "not be first in any of them (-2.2%" in outcome.headline
 
 
 def test_a_difference_that_leaves_the_method_first_does_not_touch_that_claim(cell):
