@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Method:
     """One contestant: a builder, its settings, and how it is shown.
 
     builder:      module with `build(settings, view, streams, compute) -> Learner`
-    reuse_weights: method whose trained weights this one evaluates again instead of training
+    extends:      method whose settings these ones change; what stands here wins, also over its sections for datasets
+    reuse_weights: method whose trained weights this one evaluates again instead of training; extends it
     """
 
     name: str
@@ -41,6 +42,7 @@ class Method:
     display: str
     summary: str = ""
     variant_of: str | None = None
+    extends: str | None = None
     reuse_weights: str | None = None
     in_tables: bool = True  # false: run as a check of the evaluation, but no contestant
     model: dict[str, Any] = field(default_factory=dict)
@@ -83,17 +85,40 @@ class Method:
         return asdict(config)
 
 
-def load_method(name: str, folder: Path = METHODS_DIR) -> Method:
-    """Read config/methods/<name>.yaml.  Raises ValueError naming the nearest known method."""
+def load_method(name: str, folder: Path = METHODS_DIR, *, extended_by: tuple[str, ...] = ()) -> Method:
+    """Read config/methods/<name>.yaml and what it extends.  Raises ValueError naming the nearest known method."""
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(
             f"unknown method {name!r}{nearest(name, known_methods(folder))}; methods are the files of {folder}"
         )
     values = read_yaml(path)
-    if "builder" not in values:
-        raise ValueError(f"{path}: expected a mapping with at least 'builder' and 'display'")
-    return from_mapping(Method, {"name": name, "display": name, **values}, where=str(path))
+    base_name = values.get("extends") or values.get("reuse_weights")
+    if base_name in (name, *extended_by):
+        raise ValueError(f"{path}: extends itself, by way of {' and '.join([*extended_by, name])}")
+    base = load_method(base_name, folder, extended_by=(*extended_by, name)) if base_name else None
+    if base is None and "builder" not in values:
+        raise ValueError(f"{path}: expected a mapping with at least 'builder' and 'display', or with 'extends'")
+    inherited = {"builder": base.builder, "variant_of": base.variant_of or base.name} if base else {}
+    own = from_mapping(Method, {"name": name, "display": name, **inherited, **values}, where=str(path))
+    return _extended(base, own) if base else own
+
+
+def _extended(base: Method, own: Method) -> Method:
+    below = {layer: getattr(base, layer) for layer in LAYERS}
+    above = {layer: getattr(own, layer) for layer in LAYERS}
+    sections = {
+        dataset: merge(base.datasets.get(dataset), above, own.datasets.get(dataset))
+        for dataset in {**base.datasets, **own.datasets}
+    }
+    settings = merge(below, above, {"datasets": sections})
+    if own.reuse_weights:  # nothing is trained, so how the other was is no setting of this one
+        settings = {**_untrained(settings), "datasets": {name: _untrained(each) for name, each in sections.items()}}
+    return replace(own, **settings)
+
+
+def _untrained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**settings, "training": {}}
 
 
 def known_methods(folder: Path = METHODS_DIR) -> list[str]:
@@ -111,11 +136,7 @@ def builder_file(builder: str) -> Path:
     return Path(spec.origin)
 
 
-def build_learner(
-    method: Method | Mapping[str, Any], view: TrainingView, streams: Streams, compute: Compute
-) -> Learner:
-    """Import the builder and build the learner from a method or its resolved settings."""
-    builder = method.builder if isinstance(method, Method) else method["builder"]
-    model = method.model if isinstance(method, Method) else method["model"]
-    builder_file(builder)
-    return importlib.import_module(builder).build(model, view, streams, compute)
+def build_learner(settings: Mapping[str, Any], view: TrainingView, streams: Streams, compute: Compute) -> Learner:
+    """Import the builder and build the learner from a method's resolved settings."""
+    builder_file(settings["builder"])
+    return importlib.import_module(settings["builder"]).build(settings["model"], view, streams, compute)

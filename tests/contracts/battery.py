@@ -24,7 +24,8 @@ def toy_split(num_users: int = 60, num_items: int = 20, seed: int = 0) -> Split:
 
 def build(method: Method, split: Split, seed: int = 1) -> tuple[Learner, Streams]:
     streams = Streams(seed)
-    return build_learner(method, split.training_view(), streams, Compute()), streams
+    settings = {"builder": method.builder, "model": method.model}
+    return build_learner(settings, split.training_view(), streams, Compute()), streams
 
 
 def train(method: Method, split: Split, *, seed: int = 1, **plan: object) -> Learner:

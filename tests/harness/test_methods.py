@@ -57,6 +57,48 @@ def test_ml_1m_is_trained_alike_with_and_without_its_filter():
         assert load_method(name).resolved("ml-1m-unfiltered") == load_method(name).resolved("ml-1m")
 
 
+BASE = """
+builder: baselines.sasrec
+model: {dropout: 0.1, max_len: 7}
+training: {patience: 3}
+evaluation: {test_inputs_without_first: true}
+datasets: {toy: {model: {dropout: 0.2, num_blocks: 1}, training: {patience: 4}}}
+"""
+
+
+def test_a_file_that_extends_another_says_only_what_differs_and_wins_where_it_speaks(tmp_path):
+    write(tmp_path, BASE, "base")
+    write(tmp_path, "extends: base\ndisplay: Mine\nmodel: {dropout: 0.3}", "mine")
+    write(tmp_path, "extends: mine\ntraining: {patience: 9}\ndatasets: {toy: {model: {dropout: 0.4}}}", "more")
+    base, mine, more = (load_method(name, tmp_path) for name in ("base", "mine", "more"))
+    assert mine.display == "Mine" and more.display == "more", "names are not inherited"
+    assert (base.variant_of, mine.variant_of, more.variant_of) == (None, "base", "base")
+    changed = base.resolved("toy")
+    changed["model"]["dropout"] = 0.3
+    assert mine.resolved("toy") == changed, "over the section for a dataset, too"
+    assert mine.resolved("other")["model"]["dropout"] == 0.3 and mine.resolved("other")["model"]["max_len"] == 7
+    assert more.resolved("toy")["model"]["dropout"] == 0.4 and more.resolved("toy")["model"]["num_blocks"] == 1
+    assert [more.resolved(name)["training"]["patience"] for name in ("toy", "other")] == [9, 9]
+    assert more.resolved("other")["evaluation"]["test_inputs_without_first"]
+
+
+def test_a_method_that_ranks_anothers_weights_extends_it_but_for_the_training(tmp_path):
+    write(tmp_path, BASE, "base")
+    write(tmp_path, "reuse_weights: base\nmodel: {dropout: 0.3}", "again")
+    found, base = load_method("again", tmp_path).resolved("toy"), load_method("base", tmp_path).resolved("toy")
+    assert found["training"] == asdict(FitPlan())
+    assert found["model"] == base["model"] | {"dropout": 0.3} and found["evaluation"] == base["evaluation"]
+
+
+def test_files_that_extend_each_other_are_named(tmp_path):
+    write(tmp_path, "extends: b", "a")
+    write(tmp_path, "extends: a", "b")
+    with pytest.raises(ValueError, match=r"b.yaml: extends itself, by way of a and b"):
+        load_method("a", tmp_path)
+    with pytest.raises(ValueError, match="unknown method 'nothing'"):
+        load_method("c", write(tmp_path, "extends: nothing", "c"))
+
+
 def test_later_layers_win():
     one = method(
         model={"dropout": 0.1, "max_len": 7},
@@ -139,12 +181,10 @@ def test_unknown_builders_are_named(builder):
         method(builder=builder).resolved("toy")
 
 
-def test_learners_are_built_from_methods_and_from_resolved_settings():
+def test_learners_are_built_from_resolved_settings():
     view = leave_one_out(chain(num_users=9, num_items=9)).training_view()
-    one = method(model={"embedding_dim": 6})
-    for source in (one, one.resolved("toy")):
-        learner = build_learner(source, view, Streams(1), Compute())
-        assert isinstance(learner, SASRec) and learner.config.embedding_dim == 6
+    learner = build_learner(method(model={"embedding_dim": 6}).resolved("toy"), view, Streams(1), Compute())
+    assert isinstance(learner, SASRec) and learner.config.embedding_dim == 6
     assert builder_file("baselines.sasrec") == ROOT / "baselines/sasrec.py"
 
 
