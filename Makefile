@@ -41,7 +41,7 @@ setup:  ## build .venv from the lock files, if it is not there and current
 demo: setup  ## run the whole workflow in miniature on MovieLens-100K: minutes on two CPU cores
 	@echo "demo: running the workflow on MovieLens-100K with $(CORES) cores and $(GPUS) GPUs"
 	$(snakemake) --cores $(CORES) --resources gpu=$(GPUS) --configfile config/demo.yaml
-	@$(python) -m workflow.scripts.summary --output results/demo
+	@$(python) -m analysis.summary --tables results/demo/tables --report results/demo/report.html
 
 test: setup  ## run all tests
 	@echo "test: running all tests in $(CORES) processes"

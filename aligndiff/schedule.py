@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligndiff.config import Config
-from harness.gaussian import GaussianProcess, linear_schedule
+from harness.gaussian import GaussianProcess, truncated_linear
 
 
 def paper_schedule(num_steps: int, beta_min: float, beta_max: float, tau: float) -> NDArray[np.float64]:
@@ -22,18 +22,11 @@ def paper_schedule(num_steps: int, beta_min: float, beta_max: float, tau: float)
     return np.where(t <= tau * num_steps, rising, beta_max / 10)
 
 
-def trunc_lin(num_steps: int) -> NDArray[np.float64]:
-    """Linear schedule of DiffuRec and the released code; nothing is truncated when T > 20."""
-    scale = 1000 / num_steps
-    first, last = scale * 1e-4 + 0.01, scale * 0.02 + 0.01
-    return linear_schedule(num_steps, first, last if last <= 1 else scale * 1e-3 + 0.01)
-
-
 def betas(config: Config) -> NDArray[np.float64]:
     if config.schedule == "paper":
         return paper_schedule(config.num_steps, config.beta_min, config.beta_max, config.tau)
     if config.schedule == "trunc_lin":
-        return trunc_lin(config.num_steps)
+        return truncated_linear(config.num_steps)
     raise ValueError(f"schedule: {config.schedule!r} is not one of 'paper', 'trunc_lin'")
 
 

@@ -34,7 +34,7 @@ PER_PANEL = 6  # curves one can tell apart in one panel
 FIGURE_4 = (("diffurec", "diffurec.keys"), ("aligndiff",))  # of each model the first reading that was run
 FIGURE_4_POINTS = 1500  # users per model: t-SNE of 4,500 points takes seconds
 FIGURE_4_SEED = 0
-COVERS = {"over_seeds": "seeds", "over_users": "users", "over_both_t": "seeds and users"}
+COVERS = {"over_seeds": "seeds", "over_users": "users", "over_both": "seeds and users"}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 `plan.json` is written by the workflow from its configuration:
 
     {"name": "demo",
-     "cells": [{"dataset": "beauty", "method": "aligndiff", "seed": 1, "display": "AlignDiff", "variant_of": null}],
+     "cells": [{"dataset": "beauty", "method": "aligndiff", "seed": 1, "display": "AlignDiff", "variant_of": null,
+                "weights_of": null}],
      "sweeps": [{"name": "omega", "field": "omega", "values": [0.01, 0.1], "method": "aligndiff",
                  "cells": ["aligndiff.omega_0.01", "aligndiff.omega_0.1"]}],
      "datasets": {"beauty": {"display": "Beauty"}},

@@ -85,16 +85,14 @@ def styles_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 @_styled
-def learning_curves(
-    table: pd.DataFrame, ax: Axes, *, value: str, label: str | None = None, styles: Mapping | None = None
-) -> Axes:
+def learning_curves(table: pd.DataFrame, ax: Axes, *, value: str, label: str | None = None) -> Axes:
     """Draw mean and one standard deviation over seeds per method, and each seed as a thin line.
 
     Mean and band end with the first seed that stops: beyond it the mean would be one of the survivors.
     Columns: method, seed, epoch and `value`; rows without a value are skipped.
     """
     table = table.dropna(subset=[value])
-    styles = styles or styles_of(table["method"])
+    styles = styles_of(table["method"])
     for method, runs in table.groupby("method", sort=False):
         color, linestyle = styles[method]["color"], styles[method]["linestyle"]
         wide = runs.pivot(index="epoch", columns="seed", values=value).sort_index()
@@ -145,20 +143,16 @@ def interval_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> Axes:
 
 
 @_styled
-def sweep_lines(
-    table: pd.DataFrame, ax: Axes, *, x_label: str, y_label: str, log: bool = False, chosen: float | None = None
-) -> Axes:
+def sweep_lines(table: pd.DataFrame, ax: Axes, *, x_label: str, y_label: str, log: bool = False) -> Axes:
     """Draw one line per dataset over a hyperparameter (Figure 3), with one standard deviation over seeds.
 
-    Columns: line, x, value, one row per run. A single run has no bar. chosen: the value in use, marked.
+    Columns: line, x, value, one row per run. A single run has no bar.
     """
     styles = styles_of(table["line"])
     for line, runs in table.groupby("line", sort=False):
         over_seeds = runs.groupby("x")["value"].agg(["mean", "std"])
         style = styles[line]
         ax.errorbar(over_seeds.index, over_seeds["mean"], over_seeds["std"], capsize=2, label=line, **style)
-    if chosen is not None:
-        ax.axvline(chosen, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
     if log:
         ax.set_xscale("log")
     ax.set(xlabel=x_label, ylabel=y_label)
@@ -184,11 +178,10 @@ def projection_scatter(points: pd.DataFrame, ax: Axes, *, title: str = "", style
 
 
 @_styled
-def projection_grid(pictures: Mapping[str, pd.DataFrame], *, columns: int = 2) -> Figure:
-    """Lay titled projections out in a grid with one legend (Figure 4); captions belong to the text beside it."""
-    rows = -(-len(pictures) // columns)
-    width = COLUMN_WIDTH if columns < 3 else PAGE_WIDTH
-    figure, axes = new_figure(rows, columns, width=width, height=rows * width / columns + 0.3)
+def projection_grid(pictures: Mapping[str, pd.DataFrame]) -> Figure:
+    """Lay titled projections out in two columns with one legend (Figure 4); captions belong to the text beside it."""
+    rows = -(-len(pictures) // 2)
+    figure, axes = new_figure(rows, 2, width=COLUMN_WIDTH, height=rows * COLUMN_WIDTH / 2 + 0.3)
     styles = styles_of([label for p in pictures.values() for label in list(dict.fromkeys(p["label"]))[1:]])
     entries: dict[str, Any] = {}
     for ax, (title, points) in zip(axes.flat, pictures.items(), strict=False):

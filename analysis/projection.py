@@ -18,12 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy.linalg
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
-
-from analysis.mmd import view_of
 
 Floats = NDArray[np.floating]
 
@@ -112,10 +111,10 @@ def joint_space(spaces: Mapping[str, Space], reference: str) -> JointSpace:
     target = units[reference].truth
     generated, misfit = {}, {}
     for name, space in units.items():
-        left, strength, right = np.linalg.svd(space.truth.T @ target)
+        turn, strength = scipy.linalg.orthogonal_procrustes(space.truth, target)
         # Both truths have mean square length 1, so the best turn reproduces (sum of strengths / U)^2 of the variance.
-        misfit[name] = float(max(0.0, 1 - (strength.sum() / len(target)) ** 2))
-        generated[name] = space.generated if name == reference else space.generated @ (left @ right)
+        misfit[name] = float(max(0.0, 1 - (strength / len(target)) ** 2))
+        generated[name] = space.generated if name == reference else space.generated @ turn
     misfits = ", ".join(f"{name} {value:.2f}" for name, value in misfit.items() if name != reference) or "none"
     return JointSpace(target, generated, misfit, JOINT_CAPTION.format(reference=reference, misfits=misfits))
 
@@ -170,12 +169,6 @@ def knn_mixing(generated: Floats, truth: Floats, k: int = 10) -> Mixing:
 def clouds_of(joint: JointSpace) -> dict[str, Floats]:
     """Label the point clouds of a joint space for one fit: the truth first, then each model."""
     return {TRUTH: joint.truth, **joint.generated}
-
-
-def own_clouds(name: str, space: Space) -> dict[str, Floats]:
-    """Label one model's points in its own space, each dimension standardised over both samples."""
-    generated, truth = view_of(space.generated, space.truth, "standardised")
-    return {TRUTH: truth, name: generated}
 
 
 def _in_own_units(name: str, space: Space, width: int) -> Space:

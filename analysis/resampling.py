@@ -44,11 +44,6 @@ def resampled_user_means(value_NU: Floats, rng: np.random.Generator, resamples: 
     return mean_RN / num_users
 
 
-def resampled_seed_weights(num_seeds: int, rng: np.random.Generator, resamples: int) -> Floats:
-    """Draw the weight of each seed in bootstrap samples of seeds.  -> [resamples, S], rows sum to one"""
-    return rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=resamples) / num_seeds
-
-
 def percentile_interval(draw_R: Floats, level: float) -> tuple[float, float]:
     """Return the central interval that holds the given share of the draws."""
     low, high = np.quantile(draw_R, [(1 - level) / 2, (1 + level) / 2])

@@ -61,15 +61,6 @@ def satterthwaite_t(estimate: float, parts: Sequence[tuple[float, int]], level: 
     return _t_test(estimate, np.sqrt(variance), variance**2 / sum(v**2 / d for v, d in parts), level)
 
 
-def welch_p_from_summary(
-    mean_1: float, std_1: float, mean_2: float, std_2: float, *, n_1: int, n_2: int
-) -> float | None:
-    """Return Welch's p from printed means and standard deviations (ddof 1), to check a paper's own table."""
-    if min(n_1, n_2) < 2 or std_1 == std_2 == 0:
-        return None
-    return float(stats.ttest_ind_from_stats(mean_1, std_1, n_1, mean_2, std_2, n_2, equal_var=False).pvalue)
-
-
 def cohens_d_z(difference_N: Floats) -> float | None:
     """Return the mean paired difference in units of the standard deviation of those differences."""
     if len(difference_N) < 2 or not _has_spread(difference_N):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from harness.compute import Compute
 from harness.layers import Dropout
-from harness.losses import cross_entropy_with_bias
+from harness.losses import binary_cross_entropy, cross_entropy_with_bias
 from harness.recurrence import unroll
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
@@ -179,16 +179,6 @@ class ContrastCritic(nn.Module):
         return self.leave(F.gelu(hidden_BLD)).squeeze(-1).float()
 
 
-def critic_loss(on_posterior: Tensor, on_prior: Tensor) -> Tensor:
-    """-[log sigmoid(T(posterior)) + log(1 - sigmoid(T(prior)))], elementwise; at its minimum T = log q - log p."""
-    return F.softplus(-on_posterior) + F.softplus(on_prior)
-
-
-def contrast_loss(on_own: Tensor, on_other: Tensor) -> Tensor:
-    """softplus(C(e, z of another user)) + softplus(-C(e, own z)), elementwise."""
-    return F.softplus(on_other) + F.softplus(-on_own)
-
-
 class ACVAE:
     """A learner of its own: two networks updated in turn by three optimisers."""
 
@@ -260,7 +250,7 @@ class ACVAE:
         if self.config.contrast_weight > 0 and num_users > 1:
             length_B = real_BL.sum(1)
             own, other = (self.contrast(item_BLD, z, length_B) for z in (z_BLD, z_BLD[other_B]))
-            contrast = contrast_loss(own, other)[real_BL].sum() / num_users
+            contrast = binary_cross_entropy(own, other)[real_BL].sum() / num_users
             terms["contrast"] = self.config.contrast_weight * contrast
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
@@ -276,7 +266,7 @@ class ACVAE:
         self.critic.zero_grad(set_to_none=True)  # the generator's step filled them
         with self.compute.autocast():
             values = self.critic(item_ND, z_ND), self.critic(item_ND, self._draw(z_ND))
-            loss = critic_loss(*values).mean(-1).sum() / num_users
+            loss = binary_cross_entropy(*values).mean(-1).sum() / num_users  # least where T = log q - log p
         loss.backward()
         self.optimizers["critic"].step()
         return loss

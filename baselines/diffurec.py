@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.compute import Compute
-from harness.gaussian import GaussianProcess, linear_schedule
+from harness.gaussian import GaussianProcess, truncated_linear
 from harness.layers import Dropout, PaddingMask, PreNormBlock, last_hidden, sinusoidal
 from harness.learner import SingleLossLearner
 from harness.losses import softmax_cross_entropy
@@ -76,15 +76,6 @@ class Config:
         for name in ("embedding_std", "delta", "learning_rate", "decay"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         GaussianProcess(truncated_linear(self.num_steps))  # refuses a T after which no signal is left
-
-
-def truncated_linear(num_steps: int) -> np.ndarray:
-    """The reference's "trunc_lin" betas: linear with ends scaled by 1000 / T and raised by 0.01."""
-    scale = 1000 / num_steps
-    last = 0.02 * scale + 0.01
-    if last > 1:
-        last = 0.001 * scale + 0.01
-    return linear_schedule(num_steps, 0.0001 * scale + 0.01, last)
 
 
 class Network(nn.Module):

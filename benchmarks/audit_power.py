@@ -1,7 +1,7 @@
 """Measure what the audit of ranking tables finds: planted defects and false alarms.
 
-python benchmarks/audit_power.py                 1,000 tables of each kind; writes records/audit_power.json
-python benchmarks/audit_power.py --readme        put the recorded table into analysis/audit/README.md
+python -m benchmarks.audit_power                 1,000 tables of each kind; writes records/audit_power.json
+python -m benchmarks.audit_power --readme        put the recorded table into analysis/audit/README.md
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from analysis.audit import planted  # noqa: E402
-from analysis.audit.finding import KINDS  # noqa: E402
-from analysis.audit.table_audit import table_outcomes  # noqa: E402
+from analysis.audit import planted
+from analysis.audit.finding import KINDS
+from analysis.audit.table_audit import table_outcomes
+from harness import cli
+from harness.digest import ROOT
 
 RECORD = ROOT / "benchmarks/records/audit_power.json"
 README = ROOT / "analysis/audit/README.md"
@@ -95,14 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--readme", action="store_true", help="measure nothing; update the README from the record")
     arguments = parser.parse_args(argv)
-    try:
-        if arguments.readme:
-            write_readme(json.loads(arguments.record.read_text(encoding="utf-8")))
-            return 0
-        record = measure(arguments.tables, arguments.seed)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if arguments.readme:
+        write_readme(json.loads(arguments.record.read_text(encoding="utf-8")))
+        return 0
+    record = measure(arguments.tables, arguments.seed)
     arguments.record.parent.mkdir(parents=True, exist_ok=True)
     arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(markdown(record))
@@ -110,4 +105,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(main))

@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
-def linear_schedule(num_steps: int, first: float, last: float) -> NDArray[np.float64]:
-    return np.linspace(first, last, num_steps, dtype=np.float64)
+def truncated_linear(num_steps: int) -> NDArray[np.float64]:
+    """The betas that DiffuRec calls "trunc_lin": linear, its ends scaled by 1000 / T and raised by 0.01.  -> [T]
+
+    Nothing is truncated when T > 20; below that the last beta would exceed 1 and another is taken.
+    """
+    scale = 1000 / num_steps
+    last = 0.02 * scale + 0.01
+    return np.linspace(0.0001 * scale + 0.01, last if last <= 1 else 0.001 * scale + 0.01, num_steps)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,6 @@ class Dropout(nn.Module):
         torch.lt(words.view(torch.int16)[: x.numel()].view(x.shape), keep - 32768, out=mask)
         return x * mask.mul_(65536 / keep)
 
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
-
 
 def causal_key_mask(history_BL: Tensor) -> Tensor:
     """Real items at or before the query; the diagonal stays open so that padded rows are finite.  [B, 1, L, L]"""

@@ -22,6 +22,7 @@ class Learner(Protocol):
     Further methods are used where a learner has them:
     probe(history_BL, target_B, user_B, noise) -> named values [B] for `diagnostics` of the record, averaged over users;
     represent(history_BL, user_B, noise) -> [B, D] with item_table() -> [I, D]: what Table 5 and Figure 4 compare.
+    is_oracle: true for the check that is shown the answers, see `harness.ranking.Evaluator.oracle_score`.
     """
 
     module: nn.Module

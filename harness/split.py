@@ -88,10 +88,9 @@ class Sequences:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """What a method may see while it trains: no test target exists here to leak."""
+    """What a method may see while it trains: no target of validation or test exists here to leak."""
 
     train: Sequences
-    val_target_U: NDArray[np.int32]
 
     @property
     def num_items(self) -> int:
@@ -121,7 +120,7 @@ class Split:
         return self.train.num_users
 
     def training_view(self) -> TrainingView:
-        return TrainingView(self.train, self.val_target_U)
+        return TrainingView(self.train)
 
     def history(self, part: str) -> Sequences:
         """Known items when `part` is predicted: for "test" they include the validation item."""

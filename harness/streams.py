@@ -86,10 +86,10 @@ class UserNoise:
     def __init__(self, generators: list[torch.Generator], sizes: list[int], widths: list[int]) -> None:
         self._generators, self._sizes, self._widths = generators, sizes, widths
 
-    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def normal(self, *shape: int) -> torch.Tensor:
         """[B, *shape] standard normal values."""
         draws = [
-            torch.randn(size, *shape, generator=generator, device=generator.device, dtype=dtype)
+            torch.randn(size, *shape, generator=generator, device=generator.device)
             for generator, size in zip(self._generators, self._sizes, strict=True)
         ]
         return draws[0] if len(draws) == 1 else torch.cat(draws)

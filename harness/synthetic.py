@@ -1,4 +1,4 @@
-"""Toy datasets with known answers, for tests and the tiny configuration."""
+"""Toy datasets with known answers, for tests and benchmarks."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _paper(arguments: argparse.Namespace) -> int:
 
 
 def _with_runs(arguments: argparse.Namespace) -> Audit:
-    # Here and not above: printed tables alone are audited without pandas and scipy.
+    # Here and not above: printed tables alone are audited without pandas and scipy.stats.
     from analysis.audit.judging import Thresholds
     from analysis.audit.reproduction import against_runs
     from analysis.audit.samples import Samples

@@ -74,6 +74,10 @@ def lower_is_better(metric: str) -> bool:
     return metric.upper() in LOWER_IS_BETTER
 
 
+def is_better(cell: Cell, than: Cell) -> bool:
+    return cell.value < than.value if lower_is_better(cell.metric) else cell.value > than.value
+
+
 def best_of(cells: Iterable[Cell]) -> Cell:
     """Return the best cell of one column."""
     cells = list(cells)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from analysis.audit.arithmetic import exact_improvement
-from analysis.audit.cells import Cell, best_of, lower_is_better, rows_of, table_name
+from analysis.audit.cells import Cell, best_of, is_better, rows_of, table_name
 from analysis.audit.finding import Finding, Outcome
 
 ROUND_STEP = Decimal("0.1")
@@ -66,7 +66,7 @@ def _repeat_finding(first: Cell, differing: list[Cell], cells: tuple[Cell, ...])
     rank = 1
     if rivals:
         best = best_of(rivals)
-        rank += sum(_is_better(rival, other) for rival in rivals)
+        rank += sum(is_better(rival, other) for rival in rivals)
         gap = exact_improvement(other, best)
         evidence |= {
             "best_rival": best.model,
@@ -115,10 +115,6 @@ def _headline(findings: list[Finding], checked: int) -> str:
 def is_round_difference(difference: Decimal) -> bool:
     """Tell whether a difference of figures with more decimals is a multiple of 0.1 exactly."""
     return difference != 0 and difference % ROUND_STEP == 0
-
-
-def _is_better(cell: Cell, than: Cell) -> bool:
-    return cell.value < than.value if lower_is_better(cell.metric) else cell.value > than.value
 
 
 def check_twins(cells: Iterable[Cell]) -> Outcome:

@@ -7,28 +7,15 @@ our own runs. A finding states a fact about numbers; it never guesses how the nu
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["impossible", "error in arithmetic", "inconsistent", "unsupported", "context", "holds"]
-KINDS: tuple[str, ...] = (
-    "impossible",
-    "error in arithmetic",
-    "inconsistent",
-    "unsupported",
-    "context",
-    "holds",
-)
+KINDS: tuple[str, ...] = get_args(Kind)
 # Kinds that contradict something printed. The other two inform.
 ALARMS: frozenset[str] = frozenset(KINDS[:4])
 
 Status = Literal["holds", "holds in direction only", "not reproduced", "contradicted", "undecided"]
-STATUSES: tuple[str, ...] = (
-    "holds",
-    "holds in direction only",
-    "not reproduced",
-    "contradicted",
-    "undecided",
-)
+STATUSES: tuple[str, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,6 @@ class Interval:
     lo: float
     hi: float
 
-    def __add__(self, other: Interval) -> Interval:
-        return Interval(self.lo + other.lo, self.hi + other.hi)
-
     def __sub__(self, other: Interval) -> Interval:
         return Interval(self.lo - other.hi, self.hi - other.lo)
 
@@ -35,9 +32,6 @@ class Interval:
 
     def meets(self, other: Interval) -> bool:
         return self.lo <= other.hi + EPSILON and other.lo <= self.hi + EPSILON
-
-    def __str__(self) -> str:
-        return f"[{self.lo:.4f}, {self.hi:.4f}]"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import mean
 
-from analysis.audit.cells import Cell, lower_is_better
+from analysis.audit.cells import Cell, is_better
 from analysis.audit.claims import Claim
 from analysis.audit.finding import Finding, Outcome
 
@@ -18,7 +18,7 @@ def check_orderings(claims: Iterable[Claim], cells: Iterable[Cell]) -> Outcome:
         if claim.kind not in ("ordering", "best-setting") or not claim.source.startswith("Table"):
             continue
         pairs = pairs_of(claim, cells)
-        good = [pair for pair in pairs if _is_better(*pair)]
+        good = [pair for pair in pairs if is_better(*pair)]
         checked, held = checked + len(pairs), held + len(good)
         findings.append(_ordering_finding(claim, pairs, good))
     return Outcome("orderings", "Do the tables show the orders that the text states?", checked, held, tuple(findings))
@@ -39,10 +39,6 @@ def pairs_of(claim: Claim, cells: list[Cell]) -> list[tuple[Cell, Cell]]:
         and claim.dataset in ("*", ours.dataset)
         and claim.metric in ("*", ours.metric)
     ]
-
-
-def _is_better(ours: Cell, other: Cell) -> bool:
-    return ours.value < other.value if lower_is_better(ours.metric) else ours.value > other.value
 
 
 def _ordering_finding(claim: Claim, pairs: list[tuple[Cell, Cell]], good: list[tuple[Cell, Cell]]) -> Finding:

@@ -91,9 +91,9 @@ def test_interval_plot_lists_names_once_from_the_top_and_hollows_missing_interva
     assert (seeds.get_facecolor()[1][:3] == 1).all() and (seeds.get_facecolor()[0][:3] != 1).any()
 
 
-def test_sweep_draws_means_and_marks_the_chosen_value(ax):
+def test_sweep_draws_means(ax):
     table = pd.DataFrame({"line": "Beauty", "x": [0.1, 0.1, 1.0], "value": [1.0, 3.0, 5.0]})
-    sweep_lines(table, ax, x_label="eta", y_label="NDCG@10 (%)", log=True, chosen=0.1)
+    sweep_lines(table, ax, x_label="eta", y_label="NDCG@10 (%)", log=True)
     assert list(ax.lines[0].get_ydata()) == [2.0, 5.0]
     assert ax.get_xscale() == "log"
 

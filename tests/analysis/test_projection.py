@@ -9,7 +9,6 @@ from analysis.projection import (
     clouds_of,
     joint_space,
     knn_mixing,
-    own_clouds,
     project_pca,
     project_tsne,
     subsample,
@@ -97,14 +96,6 @@ def test_narrow_models_are_padded():
     joint = joint_space(spaces, "wide")
     assert joint.generated["narrow"].shape == (40, 6)
     assert list(clouds_of(joint)) == [TRUTH, "wide", "narrow"]
-
-
-def test_own_clouds_are_standardised_together():
-    rng = np.random.default_rng(9)
-    clouds = own_clouds("a", Space(rng.normal(5, 2, (60, 3)), rng.normal(3, 9, (60, 3))))
-    assert list(clouds) == [TRUTH, "a"]
-    pooled = np.concatenate(list(clouds.values()))
-    assert np.allclose(pooled.mean(axis=0), 0) and np.allclose(pooled.std(axis=0), 1)
 
 
 def test_bad_spaces_are_refused():

@@ -8,7 +8,6 @@ from analysis.resampling import (
     percentile_interval,
     relabel_floor,
     relabel_p,
-    resampled_seed_weights,
     resampled_user_means,
     sign_flip_floor,
     sign_flip_p,
@@ -100,13 +99,6 @@ def test_two_users_follow_the_binomial_law():
     drawn = resampled_user_means(np.array([[0.0, 1.0]]), np.random.default_rng(0), 20_000)[:, 0]
     share = [np.mean(drawn == v) for v in (0.0, 0.5, 1.0)]
     assert share == pytest.approx([0.25, 0.5, 0.25], abs=0.012)
-
-
-def test_seed_weights_sum_to_one_and_repeat():
-    weights = resampled_seed_weights(5, np.random.default_rng(0), 100)
-    assert weights.shape == (100, 5)
-    assert np.allclose(weights.sum(axis=1), 1)
-    assert (weights == resampled_seed_weights(5, np.random.default_rng(0), 100)).all()
 
 
 def test_percentile_interval_of_a_ramp():

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from baselines.diffurec import Config, Network, build, truncated_linear
+from baselines.diffurec import Config, Network, build
 from harness.compute import Compute
-from harness.gaussian import GaussianProcess
+from harness.gaussian import GaussianProcess, truncated_linear
 from harness.layers import merge_heads, split_heads
 from harness.learner import num_parameters
 from harness.packing import Packing
@@ -61,12 +61,6 @@ def test_reverse_coefficients():
         assert posterior.from_xt[t] == pytest.approx(c2, abs=1e-6), t
     assert posterior.variance[1] == pytest.approx(0.009495, abs=1e-6)
     assert posterior.variance[15] == pytest.approx(0.306149, abs=1e-6)
-
-
-def test_only_twenty_steps_or_fewer_are_truncated():
-    assert truncated_linear(21)[-1] == pytest.approx(0.02 * 1000 / 21 + 0.01)
-    assert truncated_linear(20)[-1] == pytest.approx(0.001 * 50 + 0.01)
-    assert truncated_linear(5)[0] == pytest.approx(0.03)
 
 
 def test_parameter_count_is_the_references_without_its_unused_layers():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.gaussian import GaussianProcess, linear_schedule
+from harness.gaussian import GaussianProcess, truncated_linear
 
-PROCESS = GaussianProcess(linear_schedule(32, 0.013125, 0.635))
+PROCESS = GaussianProcess(truncated_linear(32))
 
 
 def test_alpha_bar_is_the_running_product():
@@ -18,8 +18,11 @@ def test_alpha_bar_is_the_running_product():
     assert PROCESS.alpha_bar_T.dtype == np.float64
 
 
-def test_linear_schedule_includes_both_ends():
-    np.testing.assert_allclose(linear_schedule(3, 0.1, 0.3), [0.1, 0.2, 0.3])
+def test_the_truncated_linear_schedule_takes_another_end_where_its_own_would_exceed_one():
+    np.testing.assert_allclose(truncated_linear(32)[[0, 1, -1]], [0.013125, 0.013125 + 0.621875 / 31, 0.635])
+    assert truncated_linear(21)[-1] == pytest.approx(0.02 * 1000 / 21 + 0.01)
+    assert truncated_linear(20)[-1] == pytest.approx(0.001 * 50 + 0.01)
+    assert truncated_linear(5)[0] == pytest.approx(0.03)
 
 
 def test_the_last_step_back_returns_the_prediction():
@@ -76,7 +79,7 @@ def test_betas_outside_zero_and_one_are_refused(beta):
 
 def test_a_schedule_that_underflows_is_refused_with_a_remedy():
     with pytest.raises(ValueError, match="num_steps: with 1000 steps alpha_bar falls to .* take fewer steps"):
-        GaussianProcess(linear_schedule(1000, 0.1, 0.9))
+        GaussianProcess(np.linspace(0.1, 0.9, 1000))
 
 
 def test_one_step_is_enough():

@@ -47,12 +47,12 @@ def test_drop_first_item_survives_empty_rows():
     assert rows_of(drop_first_item(Sequences.from_lists([[], [1, 2], []], 2))) == [[], [2], []]
 
 
-def test_the_training_view_holds_no_test_target():
+def test_the_training_view_holds_no_target():
     split = leave_one_out(Sequences.from_lists([[1, 2, 3, 9]], 9))
     view = split.training_view()
     assert isinstance(view, TrainingView)
-    assert vars(view).keys() == {"train", "val_target_U"}
-    assert 9 not in view.train.items and 9 not in view.val_target_U
+    assert vars(view).keys() == {"train"}
+    assert view.train.items.tolist() == [1, 2]
 
 
 def test_user_with_two_items_is_named_with_a_remedy():

@@ -150,4 +150,3 @@ def test_noise_is_standard_normal_and_differs_between_users():
     draw = UserNoise.single(200, 10).normal(50)
     assert abs(float(draw.mean())) < 0.05 and abs(float(draw.std()) - 1) < 0.03
     assert len(np.unique(draw[:, 0].numpy())) == 200
-    assert UserNoise.single(2, 1).normal(3, dtype=torch.float64).dtype == torch.float64

@@ -4,14 +4,14 @@
 CLOCK = GRID.clock_json()
 
 
-def cell_params(key):
-    """What decides a cell's result, so that a change of it, and only that, reruns the cell."""
-    return {
-        "overrides": lambda wc: json.dumps(GRID.overrides(wc.method), sort_keys=True),
-        "settings": lambda wc: GRID.settings_sha256(wc.dataset, wc.method),
-        "code": lambda wc: GRID.code_digest(wc.method),
-        "base": lambda wc: GRID.contestants[wc.method].method.name,
-    }[key]
+# What decides a cell's result, so that a change of it, and only that, reruns the cell.
+DECIDING = {
+    "overrides": lambda wc: json.dumps(GRID.overrides(wc.method), sort_keys=True),
+    "settings": lambda wc: GRID.settings_sha256(wc.dataset, wc.method),
+    "code": lambda wc: GRID.code_digest(wc.method),
+    "base": lambda wc: GRID.contestants[wc.method].method.name,
+    "compute": GRID.deciding_compute_json(on_gpu=ON_GPU),
+}
 
 
 rule train:
@@ -36,11 +36,7 @@ rule train:
         mem_mb=8000,
         runtime=600,
     params:
-        overrides=cell_params("overrides"),
-        settings=cell_params("settings"),
-        code=cell_params("code"),
-        base=cell_params("base"),
-        compute=GRID.deciding_compute_json(on_gpu=ON_GPU),
+        **DECIDING,
         folder=subpath(output.record, parent=True),
         checkpoints=f"{OUT}/checkpoints/{{dataset}}/{{method}}/seed{{seed}}",
     shell:
@@ -69,11 +65,7 @@ rule reevaluate:
         mem_mb=8000,
         runtime=120,
     params:
-        overrides=cell_params("overrides"),
-        settings=cell_params("settings"),
-        code=cell_params("code"),
-        base=cell_params("base"),
-        compute=GRID.deciding_compute_json(on_gpu=ON_GPU),
+        **DECIDING,
         folder=subpath(output.record, parent=True),
     shell:
         "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "

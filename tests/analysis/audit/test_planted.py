@@ -1,6 +1,5 @@
 """A small version of benchmarks/audit_power.py; the record beside it holds the full one."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,20 +7,13 @@ import numpy as np
 import pytest
 
 from analysis.audit import planted
+from benchmarks import audit_power
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def audit_power():
-    spec = importlib.util.spec_from_file_location("audit_power", ROOT / "benchmarks/audit_power.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def measured(audit_power):
+def measured():
     return audit_power.measure(num_tables=12, seed=1)["kinds"]
 
 
@@ -66,6 +58,6 @@ def test_record_covers_every_kind_over_a_thousand_tables():
     assert all(row["found_with_users"] == 0 for name, row in record["kinds"].items() if name.startswith("none"))
 
 
-def test_readme_shows_the_record(audit_power):
+def test_readme_shows_the_record():
     record = json.loads(audit_power.RECORD.read_text())
     assert audit_power.markdown(record) in audit_power.README.read_text()
