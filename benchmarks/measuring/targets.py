@@ -10,7 +10,6 @@ Records = dict[str, dict[str, Any]]
 SHIPPED = "reference_way_default_allocator"
 PREFIXES_SHIPPED = "prefixes_fp32_default_allocator"
 NO_BF16 = "not measured: processor without bf16 products"
-SEVERAL_CORES = "measured on one core only"
 
 
 def rows(records: Records) -> list[list[str]]:
@@ -56,7 +55,7 @@ def _seconds(what: str, seconds: float, needed: float, threads: int) -> list[str
             verdict(seconds, needed, most=True),
         ]
     sure = seconds <= needed or seconds / 2 > needed
-    said = verdict(seconds, needed, most=True) if sure else f"open: {SEVERAL_CORES}"
+    said = verdict(seconds, needed, most=True) if sure else "open: see the next row"
     return [what, f"{needed:g} s on two cores", f"{seconds:.0f} s of one core", said]
 
 

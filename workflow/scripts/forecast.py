@@ -196,12 +196,13 @@ def forecast(grid: Grid, costs: Costs, runs: Path) -> list[str]:
         lines.append(
             f"{dataset:10} {method:36} {len(todo):3} to run   {len(todo) * cost.seconds / 3600:7.2f} h   {source}"
         )
-    lines.append(
-        f"total: {remaining} of {len(grid.cells)} runs left, {hours:.1f} device hours one after another, "
-        f"at most {memory / 2**30:.1f} GiB each, {disk / 2**30:.2f} GiB on disk"
-        + (f"; {unknown} runs without an estimate" if unknown else "")
-    )
-    return lines
+    total = f"total: {remaining} of {len(grid.cells)} runs left"
+    if unknown < remaining:
+        total += (
+            f", {hours:.1f} device hours one after another, at most {memory / 2**30:.1f} GiB each, "
+            f"{disk / 2**30:.2f} GiB on disk"
+        )
+    return [*lines, total + (f"; {unknown} runs without an estimate" if unknown else "")]
 
 
 def expected_actions(config: dict[str, Any]) -> dict[str, int]:
