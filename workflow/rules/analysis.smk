@@ -16,8 +16,11 @@ MMD_CELLS = [
     cell for cell in GRID.cells if cell.method in config["analysis"]["mmd"]["methods"]
 ]
 MMD = [f"{HOME}/mmd/{cell.path}.json" for cell in MMD_CELLS]
+# The first seed of each method.
+FIRST = {(cell.dataset, cell.method): cell for cell in reversed(MMD_CELLS)}
 CLOUDS = [
-    f"{HOME}/representations/{cell.path}.npz" for cell in MMD_CELLS if cell.seed == 1
+    f"{HOME}/representations/{cell.path}.npz"
+    for cell in (MMD_CELLS if config["records"] else FIRST.values())
 ]
 if config["records"]:
     MMD, CLOUDS = (

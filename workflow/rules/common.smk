@@ -33,7 +33,10 @@ os.environ["PATH"] = os.pathsep.join(
 
 update_config(config, typed(workflow.config_settings.config))
 try:
-    given = [*map(read_yaml, workflow.config_settings.configfiles), workflow.config_settings.config]
+    given = [
+        *map(read_yaml, workflow.config_settings.configfiles),
+        workflow.config_settings.config,
+    ]
     config.update(own_sweeps(config, given))
     check(config, f"{workflow.basedir}/config/config.schema.yaml")
     GRID = Grid(config)
@@ -100,5 +103,6 @@ def forget_finished():
     for job in workflow.dag.finished_jobs:
         if job.rule.name == "train":
             shutil.rmtree(f"{job.params.checkpoints}/{FINISHED}", ignore_errors=True)
-            with suppress(OSError):  # holds the checkpoints of a run that was short of memory
+            # Where it is not empty it holds the checkpoints of a run that was short of memory.
+            with suppress(OSError):
                 os.rmdir(job.params.checkpoints)
