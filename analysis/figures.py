@@ -168,10 +168,11 @@ def draw_projections(folder: Path, plan: Plan) -> Iterator[Drawn]:
 
 
 def _first_reading(folder: Path, methods: Sequence[str], plan: Plan) -> tuple[str, Path] | None:
-    """Name and first seed's file of the first method that has one."""
+    """Name and first planned seed's file of the first method that has one. folder: of the dataset."""
     for method in methods:
-        for path in sorted((folder / method).glob("seed*.npz")):
-            return _display(plan, method), path
+        for seed in plan.seeds(folder.name, method):
+            if (path := folder / method / f"seed{seed}.npz").is_file():
+                return _display(plan, method), path
     return None
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.load import Problem, Runs
+from analysis.load import Problem, Run, Runs
 from analysis.plan import Plan
 
 NOT_RUN = "not run"
 CUT_OFF = "†"
 CUT_OFF_MEANS = (
-    f"{CUT_OFF} ended by its budget of epochs before early stopping: how far the budget went, no verdict on the method."
+    f"{CUT_OFF} ended by its budget of epochs before early stopping: how far the budget went, perhaps not how good the "
+    "method is."
 )
 PAPER_CUTOFFS = (5, 10, 20)  # the paper's tables have these whatever the plan adds
 WORDS = {
@@ -99,6 +100,8 @@ class Measurements:
             )
         }
         self._problems: dict[str, Problem] = {problem.key: problem for problem in runs.problems}
+        self._origins = {name: cell.weights_of or name for name, cell in plan.methods().items()}
+        self._cut_off = {run.key for run in runs.runs if run.cut_off}
 
     def outcome(self, dataset: str, method: str) -> Outcome:
         """Count what became of the planned seeds of a method, under one of its names."""
@@ -123,11 +126,16 @@ class Measurements:
                 printed,
                 planned=outcome.planned,
                 note=outcome.note,
-                cut_off=sum(run.cut_off for run in behind),
+                cut_off=sum(map(self.is_cut_off, behind)),
                 records=tuple(run.path for run in behind),
                 runs=tuple(run.key for run in behind),
             ),
         )
+
+    def is_cut_off(self, run: Run) -> bool:
+        """Whether the training behind a run, its own or that of the weights it ranks again, was cut off."""
+        origin = self._origins.get(run.record.method, run.record.method)
+        return f"{run.record.dataset}/{origin}/seed{run.record.seed}" in self._cut_off
 
     def _absent(self, dataset: str, base: str, seed: int) -> str:
         names = self.runs.methods_of(dataset, base)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ RUNS_CAPTION = (
 class MMDRun:
     """One run's file. results: one row per view and multiplier, columns as in `analysis.mmd.MMDResult`.
 
-    mixing: the fields of `analysis.projection.Mixing`.
+    mixing: the fields of `analysis.projection.Mixing`. cut_off: of the run, see `analysis.load.Run`.
     """
 
     dataset: str
@@ -54,6 +54,7 @@ class MMDRun:
     path: str
     results: pd.DataFrame
     mixing: Mapping[str, float] = field(default_factory=dict)
+    cut_off: bool = False
 
     @property
     def key(self) -> str:
@@ -69,7 +70,7 @@ class MMDRun:
 
 def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
     """Read {folder}/{dataset}/{method}/seed{seed}.json.  Raises ValueError on a damaged or foreign file."""
-    records = {run.key: run.record for run in runs.runs}
+    behind = {run.key: run for run in runs.runs}
     found = []
     for path in sorted(Path(folder).glob("*/*/seed*.json")):
         try:
@@ -82,13 +83,12 @@ def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
                 raise ValueError(f"schema {values['schema']} or its values are not what this code reads")
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{path}: not an MMD file ({error}); delete it and run again") from error
-        record = records.get(run.key)
-        if record is None:  # left of a run that is gone
+        if run.key not in behind:  # left of a run that is gone
             continue
-        stale = [name for name in IDENTITY if getattr(record, name) != values[name]]
+        stale = [name for name in IDENTITY if getattr(behind[run.key].record, name) != values[name]]
         if stale:
             raise MixedRunsError(f"{path}: measured on another run than the record of {run.key} ({stale[0]} differs)")
-        found.append(run)
+        found.append(replace(run, cut_off=behind[run.key].cut_off))
     return found
 
 
@@ -113,7 +113,7 @@ def build_runs(mmd: Sequence[MMDRun], plan: Plan) -> Table:
 
 
 def _run_row(run: MMDRun, view: str, plan: Plan) -> Row:
-    shared = {"n": 1, "records": (run.path,), "runs": (run.key,), "decimals": 3}
+    shared = {"n": 1, "cut_off": int(run.cut_off), "records": (run.path,), "runs": (run.key,), "decimals": 3}
     found = run.at(view)
     cells = [Cell(value=float(found[name]) / unit, **shared) for name, unit in list(RUN_COLUMNS.values())[:3]]
     has_p = found["p"] is not None and not pd.isna(found["p"])
@@ -156,7 +156,8 @@ def _cell(runs: Sequence[MMDRun], view: str, text: str, planned: int) -> Cell:
         return Cell(text, planned=planned)
     records, keys = tuple(run.path for run in runs), tuple(run.key for run in runs)
     note = f"{len(runs)} of {planned} seeds" if len(runs) < planned else ""
-    blank = Cell(text, planned=planned, note=note, records=records, runs=keys, decimals=3)
+    cut_off = sum(run.cut_off for run in runs)
+    blank = Cell(text, planned=planned, note=note, cut_off=cut_off, records=records, runs=keys, decimals=3)
     return averaged([run.value(view) / UNIT for run in runs], blank)
 
 
@@ -173,6 +174,7 @@ def _claims(here, cells, claimed) -> tuple[Row, ...]:
         elif mine.value is not None and theirs.value is not None:
             shared = {
                 "n": min(mine.n, theirs.n),
+                "cut_off": mine.cut_off + theirs.cut_off,
                 "records": mine.records + theirs.records,
                 "runs": mine.runs + theirs.runs,
             }

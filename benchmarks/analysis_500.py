@@ -46,6 +46,7 @@ METHODS = {
 SWEEPS = {"omega": (0.01, 0.1, 0.3, 0.5, 1.0), "guidance": (0.0, 0.1, 0.3, 0.5, 1.0)}
 SEEDS = (1, 2, 3, 4, 5)
 BUDGET = 60.0  # seconds on two cores
+TRAINING = {"first_eval": 1, "eval_every": 1, "patience": 5, "eval_users": None}
 
 
 def planned(count: int) -> dict:
@@ -96,7 +97,7 @@ def write_run(folder: Path, cell: dict, *, epochs: int = 40, num_users: int | No
     }
     record = RunRecord(
         **cell,
-        settings={"model": {"embedding_dim": 128}, "training": {"max_epochs": epochs}},
+        settings={"model": {"embedding_dim": 128}, "training": TRAINING | {"max_epochs": epochs}},
         settings_sha256=hashlib.sha256(name.encode()).hexdigest(),
         data_sha256=hashlib.sha256(cell["dataset"].encode()).hexdigest(),
         code_digest=hashlib.sha256(cell["method"].encode()).hexdigest(),

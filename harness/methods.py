@@ -93,10 +93,7 @@ def load_method(name: str, folder: Path = METHODS_DIR, *, extended_by: tuple[str
             f"unknown method {name!r}{nearest(name, known_methods(folder))}; methods are the files of {folder}"
         )
     values = read_yaml(path)
-    base_name = values.get("extends") or values.get("reuse_weights")
-    if base_name in (name, *extended_by):
-        raise ValueError(f"{path}: extends itself, by way of {' and '.join([*extended_by, name])}")
-    base = load_method(base_name, folder, extended_by=(*extended_by, name)) if base_name else None
+    base = _base(path, values, folder, (*extended_by, name))
     if base is None and "builder" not in values:
         raise ValueError(f"{path}: expected a mapping with at least 'builder' and 'display', or with 'extends'")
     inherited = {"builder": base.builder, "variant_of": base.variant_of or base.name} if base else {}
@@ -104,21 +101,38 @@ def load_method(name: str, folder: Path = METHODS_DIR, *, extended_by: tuple[str
     return _extended(base, own) if base else own
 
 
+def _base(path: Path, values: Mapping[str, Any], folder: Path, names: tuple[str, ...]) -> Method | None:
+    """The method that a file extends or whose weights it ranks again, if it does either."""
+    given = [key for key in ("extends", "reuse_weights") if values.get(key) is not None]
+    if not given:
+        return None
+    key, base = given[0], values[given[0]]
+    if len(given) > 1:
+        raise ValueError(f"{path}: 'extends' and 'reuse_weights' together; the latter extends what it names")
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: {key}: expected the name of a method, got {base!r}")
+    if base in names:
+        raise ValueError(f"{path}: extends itself, by way of {' and '.join(names)}")
+    try:
+        found = load_method(base, folder, extended_by=names)
+    except ValueError as error:
+        raise ValueError(f"{path}: {key}: {error}") from error
+    if found.reuse_weights:
+        raise ValueError(f"{path}: {key}: {base} is not trained; name {found.reuse_weights}, whose weights it ranks")
+    return found
+
+
 def _extended(base: Method, own: Method) -> Method:
+    if own.reuse_weights:  # nothing is trained, so how the other was is no setting of this one
+        untrained = {dataset: {**section, "training": {}} for dataset, section in base.datasets.items()}
+        base = replace(base, training={}, datasets=untrained)
     below = {layer: getattr(base, layer) for layer in LAYERS}
     above = {layer: getattr(own, layer) for layer in LAYERS}
     sections = {
         dataset: merge(base.datasets.get(dataset), above, own.datasets.get(dataset))
         for dataset in {**base.datasets, **own.datasets}
     }
-    settings = merge(below, above, {"datasets": sections})
-    if own.reuse_weights:  # nothing is trained, so how the other was is no setting of this one
-        settings = {**_untrained(settings), "datasets": {name: _untrained(each) for name, each in sections.items()}}
-    return replace(own, **settings)
-
-
-def _untrained(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**settings, "training": {}}
+    return replace(own, **merge(below, above), datasets=sections)
 
 
 def known_methods(folder: Path = METHODS_DIR) -> list[str]:

@@ -72,9 +72,11 @@ class Samples:
         return name, outcome.note if completed else outcome.state
 
     def note(self, dataset: str, method: str) -> Reasons:
-        """What became of planned runs that did not complete; empty if all did."""
-        note = self.measurements.outcome(dataset, method).note
-        return ((f"{method} on {dataset}", note),) if note else ()
+        """What became of planned runs that did not complete, and how many were cut off; empty if all is well."""
+        number = sum(map(self.measurements.is_cut_off, self.completed(dataset, method)))
+        cut_off = f"{number} ended by their budget of epochs" if number else ""
+        notes = [note for note in (self.measurements.outcome(dataset, method).note, cut_off) if note]
+        return ((f"{method} on {dataset}", "; ".join(notes)),) if notes else ()
 
     def is_paired(self, ours: str, rival: str) -> bool:
         """Say whether both sides are evaluations of the same weights, seed by seed."""

@@ -55,7 +55,7 @@ def _seconds(what: str, seconds: float, needed: float, threads: int) -> list[str
             verdict(seconds, needed, most=True),
         ]
     sure = seconds <= needed or seconds / 2 > needed
-    said = verdict(seconds, needed, most=True) if sure else "open: see the next row"
+    said = verdict(seconds, needed, most=True) if sure else "open: measured on one core only"
     return [what, f"{needed:g} s on two cores", f"{seconds:.0f} s of one core", said]
 
 

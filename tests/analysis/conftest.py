@@ -39,7 +39,7 @@ class Grid:
         )
         values = {
             "display": method,
-            "settings": {"model": {"dropout": 0.1}, "training": TRAINING},
+            "settings": {"model": {"dropout": 0.1}, "training": TRAINING} | fields.pop("settings", {}),
             "settings_sha256": "5" * 64,
             "data_sha256": "d" * 64,
             "code_digest": "c" * 64,

@@ -17,6 +17,7 @@ from analysis.load import MixedRunsError, load_runs
 from analysis.mmd_run import IDENTITY
 from analysis.plan import read_plan
 from analysis.table_specs import OTHER_SETTINGS
+from tests.analysis.conftest import TRAINING
 from workflow.scripts.represent import sample
 
 HISTORY = "epoch,loss,val_NDCG@10\n1,9.1,0.01\n2,8.2,\n3,7.9,0.02\n"
@@ -279,10 +280,12 @@ def test_mmd_files_become_table_5_and_its_figure(grid, measured_mmd):
 
 
 def test_figure_4_takes_another_reading_of_diffurec_if_that_is_what_was_run(grid, measured_mmd):
-    plan, folder = read_plan(measured_mmd[0]), grid.folder / "representations"
-    (folder / "beauty" / "diffurec").rename(folder / "beauty" / "diffurec.keys")
+    planned = [("diffurec.keys", 2), ("diffurec.keys", 10), ("aligndiff", 1)]
+    plan, folder = read_plan(grid.plan(planned)), grid.folder / "representations"
+    keys = (folder / "beauty" / "diffurec").rename(folder / "beauty" / "diffurec.keys")
+    shutil.copy(keys / "seed1.npz", keys / "seed10.npz")  # before seed2 as text
     ((_, entry),) = figures.draw_projections(folder, plan)
-    assert "Runs: diffurec.keys seed1" in entry.caption
+    assert "Runs: diffurec.keys seed2" in entry.caption, "the first planned seed"
     shutil.rmtree(folder / "beauty" / "diffurec.keys")
     assert not list(figures.draw_projections(folder, plan))
 
@@ -293,6 +296,18 @@ def test_a_sample_in_half_precision_reads_as_single(tmp_path):
     found = mmd_run.read_representations(tmp_path / "r.npz")
     assert [part.dtype for part in found] == [np.float32] * 2
     assert found[1].shape == (4, 2) and len(np.unique(found[1])) == 8
+
+
+def test_table_5_marks_what_was_cut_off(grid, measured_mmd):
+    (rows,) = (block.rows for block in mmd_table.build(*_cut_off(grid, measured_mmd)).blocks if block.is_measured)
+    assert {row.method: "†" in row.cells[0].text for row in rows} == {"diffurec": False, "aligndiff": True}
+
+
+def _cut_off(grid, measured_mmd):
+    for seed in (1, 2):
+        grid.write("aligndiff", seed, settings={"model": {}, "training": TRAINING | {"max_epochs": 5}})
+    runs = load_runs(grid.runs)
+    return mmd_table.read_folder(measured_mmd[1], runs), load_paper(), read_plan(measured_mmd[0])
 
 
 def test_an_mmd_file_of_another_run_is_refused(grid, measured_mmd):

@@ -370,7 +370,11 @@ def test_a_figure_of_a_run_that_was_cut_off_says_so_in_every_format(grid):
     budget = {"model": {}, "training": TRAINING | {"max_epochs": 5}}
     grid.write("aligndiff", settings=budget)
     grid.write("sasrec")
-    table = tables_of(grid, grid.plan([("aligndiff", 1), ("sasrec", 1)]))["table2"]
+    grid.write("aligndiff.correction_8", best_epoch=None, epochs_run=0)  # ranks the weights of AlignDiff again
+    planned = [("aligndiff", 1), ("sasrec", 1), ("aligndiff.correction_8", 1)]
+    tables = tables_of(grid, grid.plan(planned))
+    assert row_of(tables["table6"], "aligndiff.correction_8")["HR@10"].text == "75.00†"
+    table = tables["table2"]
     block = next(block for block in table.blocks if block.is_measured)
     text = {row.method: row.cells[0].text for row in block.all_rows if row.cells[0].value is not None}
     assert text["aligndiff"] == "50.00†" and text["sasrec"] == "50.00"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from benchmarks import evaluation, profiles, ranking, sasrec, scale, training, whole
+from analysis.tables import main as write_tables
+from benchmarks import analysis_500, evaluation, profiles, ranking, sasrec, scale, training, whole
 from benchmarks.measuring import data, tables, targets
 from benchmarks.measuring.timing import RECORDS, Cost, clock, extra_memory, precisions, ratio, spread
 
@@ -122,3 +123,8 @@ def test_precisions_are_shown_over_seeds_with_where_each_came_from():
 def test_the_readme_shows_the_records():
     """After a new record: python -m benchmarks.measuring.tables"""
     assert tables.markdown() in tables.README.read_text(encoding="utf-8")
+
+
+def test_the_made_up_grid_of_the_analysis_benchmark_is_one_that_the_analysis_reads(tmp_path):
+    shared = analysis_500.write_grid(tmp_path, 2)
+    assert write_tables([*shared, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 0

@@ -95,8 +95,33 @@ def test_files_that_extend_each_other_are_named(tmp_path):
     write(tmp_path, "extends: a", "b")
     with pytest.raises(ValueError, match=r"b.yaml: extends itself, by way of a and b"):
         load_method("a", tmp_path)
-    with pytest.raises(ValueError, match="unknown method 'nothing'"):
+    with pytest.raises(ValueError, match=r"c.yaml: extends: unknown method 'nothing'"):
         load_method("c", write(tmp_path, "extends: nothing", "c"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: [base]", r"mine.yaml: extends: expected the name of a method, got \['base'\]"),
+        ("extends: base\nreuse_weights: base", "mine.yaml: 'extends' and 'reuse_weights' together"),
+        ("extends: again", "mine.yaml: extends: again is not trained; name base"),
+        ("reuse_weights: again", "mine.yaml: reuse_weights: again is not trained; name base"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(tmp_path, text, message):
+    write(tmp_path, BASE, "base")
+    write(tmp_path, "reuse_weights: base", "again")
+    with pytest.raises(ValueError, match=message):
+        load_method("mine", write(tmp_path, text, "mine"))
+
+
+def test_training_settings_of_a_method_that_trains_nothing_are_checked_all_the_same(tmp_path):
+    write(tmp_path, BASE, "base")
+    write(tmp_path, "reuse_weights: base\ntraining: {eval_batch_size: 32}", "again")
+    assert load_method("again", tmp_path).resolved("toy")["training"]["eval_batch_size"] == 32
+    write(tmp_path, "reuse_weights: base\ntraining: {patienc: 1}", "again")
+    with pytest.raises(ValueError, match="unknown key 'patienc'"):
+        load_method("again", tmp_path).resolved("toy")
 
 
 def test_later_layers_win():
