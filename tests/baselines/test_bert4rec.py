@@ -18,7 +18,7 @@ MASK = 21
 
 def build(rows=((1, 2, 3), (4, 5, 6, 7, 8), (9, 2)), num_items=20, **settings):
     rows = [list(row) for row in rows]
-    view = TrainingView(Sequences.from_lists(rows, num_items), np.ones(len(rows), dtype=np.int32))
+    view = TrainingView(Sequences.from_lists(rows, num_items))
     learner = bert4rec.build(SMALL | settings, view, Streams(0), Compute())
     for parameter in learner.module.parameters():  # at std 0.02 a leak would hide below the tolerance
         torch.nn.init.normal_(parameter, std=0.5)
@@ -234,7 +234,7 @@ def test_overfits_32_sequences_with_fixed_masks():
     rng = np.random.default_rng(0)
     rows = [rng.permutation(60)[:6] + 1 for _ in range(32)]
     settings = {"embedding_dim": 32, "inner_dim": 64, "mask_rate": 0.3, "learning_rate": 3e-3, "weight_decay": 0.0}
-    view = TrainingView(Sequences.from_lists([row.tolist() for row in rows], 60), np.ones(32, dtype=np.int32))
+    view = TrainingView(Sequences.from_lists([row.tolist() for row in rows], 60))
     learner = bert4rec.build(SMALL | settings | {"total_steps": None}, view, Streams(0), Compute())
     batch = next(iter(learner.batches()))
     learner.module.train()

@@ -19,7 +19,7 @@ ROWS = [list(range(1, 10)), [4, 2, 8], [7]]
 
 
 def build(rows=ROWS, num_items=12, **settings):
-    view = TrainingView(Sequences.from_lists(rows, num_items), np.ones(len(rows), dtype=np.int32))
+    view = TrainingView(Sequences.from_lists(rows, num_items))
     return caser.build(SMALL | settings, view, Streams(0), Compute())
 
 

@@ -20,7 +20,7 @@ SLOTS = pytest.mark.parametrize("slots", ["start", "end"])
 
 
 def build(rows=ROWS, num_items=12, **settings):
-    view = TrainingView(Sequences.from_lists(rows, num_items), np.ones(len(rows), dtype=np.int32))
+    view = TrainingView(Sequences.from_lists(rows, num_items))
     learner = comirec.build(SMALL | settings, view, Streams(0), Compute())
     torch.nn.init.normal_(learner.module.items.weight[1:])
     return learner
@@ -207,7 +207,7 @@ def test_mean_cosine_against_pairs():
 def test_initial_interests_of_routing_are_not_saturated():
     """Unit-variance maps need small item vectors; the initial loss stays near that of equal scores."""
     rows = np.random.default_rng(0).integers(1, 2001, (50, 6)).tolist()
-    view = TrainingView(Sequences.from_lists(rows, 2000), np.ones(50, dtype=np.int32))
+    view = TrainingView(Sequences.from_lists(rows, 2000))
     learner = comirec.build({"interests": "routing", "loss": "softmax"}, view, Streams(0), Compute())
     assert float(learner.loss(next(iter(learner.batches())))["loss"]) == pytest.approx(math.log(2000), rel=0.05)
 
@@ -235,7 +235,7 @@ def test_overfits_32_users(interests):
     settings = {"embedding_dim": 32, "num_interests": 2, "loss": "softmax", "learning_rate": 0.01, "batch_size": 64}
     learner = comirec.build(
         SMALL | settings | {"interests": interests, "max_len": 2},
-        TrainingView(Sequences.from_lists(rows, 128), np.ones(32, dtype=np.int32)),
+        TrainingView(Sequences.from_lists(rows, 128)),
         Streams(0),
         Compute(),
     )

@@ -17,7 +17,7 @@ TRAIN = Sequences.from_lists(ROWS, 5)
 
 
 def scores(history, **settings):
-    view = TrainingView(TRAIN, np.ones(len(ROWS), dtype=np.int32))
+    view = TrainingView(TRAIN)
     floor = floors.build(settings, view, Streams(0), Compute())
     users = torch.zeros(len(history), dtype=torch.long)
     return floor.score(torch.tensor(history), users, UserNoise.single(len(history), 3)).numpy()

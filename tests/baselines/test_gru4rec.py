@@ -18,7 +18,7 @@ ROWS = [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10], [3, 1, 7, 2], [4]]
 
 
 def build(rows=ROWS, num_items=10, **settings):
-    view = TrainingView(Sequences.from_lists(rows, num_items), np.ones(len(rows), dtype=np.int32))
+    view = TrainingView(Sequences.from_lists(rows, num_items))
     return gru4rec.build(settings, view, Streams(0), Compute())
 
 
