@@ -91,6 +91,25 @@ QUESTIONS = (
         (TUNED,),
         f"{TUNED}.plain_gain",
     ),
+    # The released reading with padding hidden, from the same start, and its correction; asked before they were run.
+    Question(
+        "tuned-released",
+        "Tuned, AlignDiff as released is above AlignDiff as printed.",
+        (TUNED,),
+        f"{TUNED}.released.keys",
+    ),
+    Question(
+        "tuned-released-correction",
+        "Tuned and as released, AlignDiff falls when it is ranked without its correction.",
+        (f"{TUNED}.released.keys.no_correction",),
+        f"{TUNED}.released.keys",
+    ),
+    Question(
+        "tuned-released-sign",
+        "Tuned and as released, AlignDiff rises with the sign of its correction turned.",
+        (f"{TUNED}.released.keys",),
+        f"{TUNED}.released.keys.sign_turned",
+    ),
 )
 
 
