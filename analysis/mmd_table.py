@@ -21,7 +21,7 @@ from analysis.mmd_run import IDENTITY, SCHEMA
 from analysis.plan import Plan
 from analysis.significance import welch_t
 from analysis.table_model import Block, Row, Table
-from analysis.table_specs import CLAIMANT, group_of
+from analysis.table_specs import CLAIMANT, datasets_under, group_of
 
 RIVAL = "diffurec"  # the text names it as the paper's "SOTA" column
 PRINTED_NAMES = {RIVAL: "DiffuRec", CLAIMANT: "AlignDiff"}
@@ -93,11 +93,14 @@ def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
 
 
 def build(mmd: Sequence[MMDRun], paper: Paper, plan: Plan) -> Table:
-    """Build Table 5; a dataset without files shows what is printed and that nothing was run."""
+    """Build Table 5; a dataset of the paper without files shows what is printed and that nothing was run."""
     printed = {(cell.dataset.lower(), cell.model): cell for cell in paper.table("5")}
-    names = {row.dataset.lower(): row.dataset for row in paper.statistics}
-    datasets = dict(plan.datasets) | {key: names[key] for key, _ in printed if key not in plan.datasets}
-    blocks = tuple(_block(mmd, printed, plan, dataset, display) for dataset, display in datasets.items())
+    shown = {dataset for dataset, _ in printed} | {run.dataset for run in mmd}
+    blocks = tuple(
+        _block(mmd, printed, plan, dataset, display)
+        for dataset, display in datasets_under(printed, paper, plan).items()
+        if dataset in shown
+    )
     return Table("table5", "Table 5. Distance of generated from true representations", CAPTION, "1e-3", blocks)
 
 

@@ -5,7 +5,7 @@ Table 1 comes from the data and Table 5 from representations; `analysis.tables` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from analysis.audit.cells import Cell as PrintedCell
@@ -180,8 +180,13 @@ def printed_cells(paper: Paper, slug: str) -> dict[tuple[str, str, str], Printed
     return {(cell.dataset.lower(), cell.model, cell.metric): cell for cell in paper.table(number)}
 
 
-def datasets_under(printed: Sequence[tuple[str, str, str]], paper: Paper, plan: Plan) -> dict[str, str]:
-    """Return the plan's datasets, then those only the paper's table has, with display names."""
+def datasets_under(printed: Iterable[tuple[str, ...]], paper: Paper, plan: Plan) -> dict[str, str]:
+    """Return the plan's datasets, then those only the paper's table has, with display names.
+
+    A plan without any of the paper's datasets is about something else: there the paper's would only be in the way.
+    """
     names = {row.dataset.lower(): row.dataset for row in paper.statistics}
-    in_table = dict.fromkeys(dataset for dataset, _, _ in printed)
+    in_table = dict.fromkeys(key[0] for key in printed)
+    if not names.keys() & plan.datasets.keys():
+        return dict(plan.datasets)
     return dict(plan.datasets) | {key: names[key] for key in in_table if key not in plan.datasets}

@@ -48,7 +48,7 @@ STATISTICS = {
 def build_tables(
     measured: Measurements, *, paper: Paper, stats: Mapping[str, tuple[str, dict]], mmd: Sequence[mmd_table.MMDRun] = ()
 ) -> list[Table]:
-    """Return all tables in the paper's order.
+    """Return the tables in the paper's order; one to which nothing printed or planned belongs is left out.
 
     stats: path and content of each dataset's stats.json, for those that exist.
     """
@@ -57,7 +57,8 @@ def build_tables(
     tables = [first, *(specs[name] for name in ("table2", "table3", "table4")), fifth]
     tables += [mmd_table.build_runs(mmd, measured.plan)] if mmd else []
     tables += [specs["table6"], specs["table7"]]
-    return tables + [metric_table(sweep_spec(sweep), measured, paper) for sweep in measured.plan.sweeps]
+    tables += [metric_table(sweep_spec(sweep), measured, paper) for sweep in measured.plan.sweeps]
+    return [table for table in tables if table.blocks]
 
 
 def metric_table(spec: TableSpec, measured: Measurements, paper: Paper) -> Table:
@@ -67,7 +68,7 @@ def metric_table(spec: TableSpec, measured: Measurements, paper: Paper) -> Table
     blocks = [
         _block(spec, measured, printed, dataset=dataset, display=display, protocol=protocol, metrics=metrics)
         for protocol in PROTOCOLS
-        for dataset, display in datasets_under(list(printed), paper, plan).items()
+        for dataset, display in datasets_under(printed, paper, plan).items()
         if _has_rows(spec, plan, dataset) or any(key[0] == dataset for key in printed)
     ]
     notes = [
@@ -152,7 +153,7 @@ def statistics_table(stats: Mapping[str, tuple[str, dict]], paper: Paper, plan: 
     """Build Table 1 from what preprocessing counted."""
     printed = {row.dataset.lower(): row for row in paper.statistics}
     rows = []
-    for dataset, display in datasets_under([(key, "", "") for key in printed], paper, plan).items():
+    for dataset, display in datasets_under([(key,) for key in printed], paper, plan).items():
         cells = []
         for field, (_, key, decimals) in STATISTICS.items():
             beside = getattr(printed.get(dataset), field, None)

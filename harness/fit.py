@@ -27,7 +27,7 @@ from harness.streams import Streams, derive_seed, forked_global_stream
 log = logging.getLogger(__name__)
 
 CLOCK = ("checkpoint_seconds", "time_budget_seconds")  # fields of FitPlan that decide no result
-CHECK_EVERY = 50  # steps between looks at the loss; a look waits for the GPU
+CHECK_EVERY = 50  # steps between looks at the loss after the first; a look waits for the GPU
 
 
 class DivergedError(RuntimeError):
@@ -223,7 +223,7 @@ def _train(learner: Learner, epoch: int) -> dict[str, float]:
         for name, value in learner.training_step(batch).items():
             sums[name] = sums[name] + value if name in sums else value.clone()
         steps += 1
-        if steps % CHECK_EVERY == 0:
+        if steps == 1 or steps % CHECK_EVERY == 0:
             _require_finite(sums, epoch, steps)
     _require_finite(sums, epoch, steps)
     return {name: float(value) / steps for name, value in sums.items()}

@@ -86,7 +86,7 @@ class Layout:
                 return f"{fields[position]!r} is not {'a whole number' if self.whole_ids else 'an id'}"
         for position in self.numbers:
             if not is_number(fields[position], least=0 if position == self.time else -math.inf):
-                kind = "a timestamp (0 or later)" if position == self.time else "a number"
+                kind = "a timestamp (seconds, 0 or later)" if position == self.time else "a number"
                 return f"{fields[position]!r} is not {kind}"
         return None
 

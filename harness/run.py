@@ -31,7 +31,9 @@ from harness.streams import Streams, forked_global_stream
 
 log = logging.getLogger(__name__)
 
-DIVERGED_ADVICE = "try a lower learning_rate, or a clip_norm where the method has one"
+DIVERGED_ADVICE = (
+    "try a lower learning_rate, or a clip_norm where the method has one; by step 1 of epoch 1, look at the loss itself"
+)
 OUT_OF_MEMORY_ADVICE = "out of GPU memory: lower model.batch_size or set compute.precision to bf16"
 
 

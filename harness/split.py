@@ -159,16 +159,18 @@ def drop_first_item(sequences: Sequences) -> Sequences:
     return Sequences(sequences.items[keep], offsets, sequences.num_items)
 
 
-def leave_one_out(sequences: Sequences, *, dataset: str = "unnamed") -> Split:
+def leave_one_out(sequences: Sequences, *, dataset: str = "unnamed", user_labels: list[str] | None = None) -> Split:
     """Split each user's sequence into training part, validation target and test target.
 
-    Raises ValueError if a user has fewer than three items.
+    Raises ValueError if a user has fewer than three items, and names the first: by its row, or by its id in the file
+    where user_labels tells it.
     """
     short = np.flatnonzero(sequences.lengths < MIN_LENGTH)
     if len(short):
+        first = repr(user_labels[short[0]]) if user_labels else str(short[0] + 1)
         raise ValueError(
             f"{dataset}: {len(short)} user(s) have fewer than {MIN_LENGTH} items, first is user "
-            f"{short[0] + 1} with {sequences.lengths[short[0]]}; raise filter.min_user to at least {MIN_LENGTH}"
+            f"{first} with {sequences.lengths[short[0]]}; raise filter.min_user to at least {MIN_LENGTH}"
         )
     ends = sequences.offsets[1:]
     keep = np.ones(len(sequences.items), dtype=bool)

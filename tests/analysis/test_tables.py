@@ -192,9 +192,14 @@ def test_no_improvement_over_other_data(grid):
 
 
 def test_a_dataset_of_ones_own_shows_only_what_is_planned(grid):
+    """Nothing of the paper's, which has no such dataset: neither its rows nor its other tables."""
     grid.write("mine", 1, dataset="shop")
     plan = grid.plan([("mine", 1, "shop"), ("floor.knn", 1, "shop")], datasets={"shop": {"display": "Shop"}})
-    block = tables_of(grid, plan)["table2"].blocks[0]
+    tables = tables_of(grid, plan)
+    assert list(tables) == ["table1", "table2"]
+    assert {block.dataset for block in tables["table2"].blocks} == {"shop"}
+    assert [row.method for row in tables["table1"].blocks[0].rows] == ["shop"]
+    block = tables["table2"].blocks[0]
     assert (block.dataset, block.rows, block.derived) == ("shop", (), ())
     assert [row.method for row in block.others] == ["mine", "floor.knn"] and block.is_measured
 

@@ -35,6 +35,7 @@ CHECKS = [
     battery.check_padding_and_batch_mates_do_not_matter,
     battery.check_evaluation_is_deterministic,
     battery.check_threads_do_not_matter,
+    battery.check_build_is_seeded,
     battery.check_seed_decides,
     battery.check_evaluation_frequency_does_not_change_training,
     battery.check_state_round_trips,

@@ -1,6 +1,9 @@
 import errno
 
+import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from harness import cli
 from harness.files import replacing
@@ -28,6 +31,16 @@ def raising(error):
 def test_mistakes_become_one_line(capsys, error, line):
     assert cli.run(raising(error)) == 1
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_librarys_mistake_leads_to_the_line_that_called_it(capsys):
+    """As of a new method whose tensors have the wrong shape; without the place nobody would find it."""
+    assert cli.run(lambda argv: np.zeros(2) + np.zeros((3, 3)).reshape(2)) == 1
+    message = capsys.readouterr().err
+    assert "cannot reshape" in message and "tests/harness/test_cli.py:" in message
+    assert cli.run(lambda argv: functional.cross_entropy(torch.zeros(4, 3), torch.zeros(5, dtype=torch.long))) == 1
+    message = capsys.readouterr().err
+    assert "batch_size" in message and "(at tests/harness/test_cli.py:" in message and message.count("\n") == 1
 
 
 def test_traceback_on_request(monkeypatch):

@@ -98,13 +98,20 @@ def test_select_any_keeps_the_last_epoch_at_which_any_metric_rose():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_term_and_epoch(step, term, value):
     learner = Scripted([9, 3], losses={(2, step): value})
-    with pytest.raises(DivergedError, match=rf"{term} not finite in epoch 2 by step 2 \(other 0.5\)"):
+    with pytest.raises(DivergedError, match=rf"{term} not finite in epoch 2 by step {step + 1} \(other 0.5\)"):
         run(None, learner=learner, max_epochs=5)
 
 
 def test_a_long_epoch_is_given_up_early():
     learner = Scripted([9], batches=1000, losses={(1, 20): float("nan")})
     with pytest.raises(DivergedError, match="epoch 1 by step 50"):
+        run(None, learner=learner, max_epochs=1)
+
+
+def test_a_loss_that_was_never_finite_is_known_after_one_step():
+    """Then it is the loss that is wrong, not the learning rate."""
+    learner = Scripted([9], batches=1000, losses={(1, 0): float("nan")})
+    with pytest.raises(DivergedError, match=r"epoch 1 by step 1 \("):
         run(None, learner=learner, max_epochs=1)
 
 

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     served = serving_address(name, spec, options.source)
     interactions = read_interactions(options.source, format=served.format or spec.format, member=served.member)
     processed = process(interactions, **dataclasses.asdict(spec.filter), deduplicate=spec.deduplicate)
-    leave_one_out(processed.sequences, dataset=name)  # too short a user is an error now, not in training
+    # Too short a user is an error now, not in training.
+    leave_one_out(processed.sequences, dataset=name, user_labels=processed.user_labels)
     stats = describe(name, spec, options.source, served, processed)
     check_counts(name, spec, stats)
     write(processed, options.sequences)
