@@ -88,7 +88,7 @@ def test_another_fingerprint_is_a_warning_on_record(raw, capsys):
     [
         ("", "is empty"),
         ("1\t2\t3\n", "u.data, line 1: wrong number of fields"),
-        ("1\t2\t3\t4\n1\t3\t3\t4\n", "raise filter.min_user to at least 3"),
+        ("1\t2\t3\t4\n1\t3\t3\t4\n", "first is user '1' with 2; raise filter.min_user to at least 3"),
     ],
 )
 def test_bad_files_give_one_line(raw, capsys, text, message):

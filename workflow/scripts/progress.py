@@ -78,7 +78,7 @@ def report(grid: Grid, output: Path, costs: Costs) -> list[str]:
     at_a_time = max(counts["running"], 1)
     lines.append(
         f"left: {left / 3600:.2f} hours one after another, {left / at_a_time / 3600:.2f} with {at_a_time} at a time"
-        + (f"; {unknown} cells without an estimate" if unknown else "")
+        + (f"; and {unknown} cells without an estimate, which are not in this" if unknown else "")
     )
     return lines
 
