@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.deviations import deviation_in_words
 from analysis.load import Run, Runs
 from analysis.measured import WORDS
 from analysis.plan import Plan
@@ -26,6 +27,7 @@ class Entry:
     seed: str
     status: str
     reason: str = ""
+    deviation: str = ""  # settings that are not the plan's
     metrics: Mapping[str, str] | None = None
     epochs: str = ""
     train_time: str = ""
@@ -65,7 +67,8 @@ def list_entries(
         command = "" if made_elsewhere else rerun_command(folder / cell.path / "record.json", configfiles)
         identity = {"key": cell.path, "dataset": cell.dataset, "label": labels[cell.method], "seed": str(cell.seed)}
         if cell.path in found:
-            entries.append(_entry(found[cell.path], labels[cell.method], command))
+            run = found[cell.path]
+            entries.append(_entry(run, labels[cell.method], command, deviation=deviation_in_words(run, plan)))
         elif cell.path in problems:
             problem = problems[cell.path]
             reason, path = problem.message, problem.path
@@ -85,7 +88,7 @@ def list_entries(
     return entries
 
 
-def _entry(run: Run, label: str, command: str, *, reason: str = "") -> Entry:
+def _entry(run: Run, label: str, command: str, *, reason: str = "", deviation: str = "") -> Entry:
     record = run.record
     epochs = f"{record.best_epoch} of {record.epochs_run}" if record.best_epoch is not None else str(record.epochs_run)
     versions = [f"{name} {record.environment[name]}" for name in ("python", "torch") if record.environment.get(name)]
@@ -96,6 +99,7 @@ def _entry(run: Run, label: str, command: str, *, reason: str = "") -> Entry:
         seed=str(record.seed),
         status=WORDS.get(record.status, record.status),
         reason="; ".join(part for part in (reason, record.reason) if part),
+        deviation=deviation,
         metrics={name: f"{100 * v:.2f}" for name, v in record.metrics.get("test_kept", {}).items()},
         epochs=epochs,
         train_time=duration(record.train_seconds),

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from analysis import table_formats
+from analysis import deviations, table_formats
 from analysis.audit.report import CAVEAT
 from analysis.inventory import duration
 from analysis.load import Run, Runs, load_runs
@@ -44,6 +44,7 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
             "Wall times on shared processors, some with spells in which the run was stopped: orientation only. "
             "Patience: a run ends after so many epochs without a better validation figure, on so many users.",
             costs(trained, plan),
+            *deviations_listed(runs, plan),
             "</details>",
         ]
     )
@@ -98,6 +99,15 @@ def costs(trained: Sequence[Run], plan: Plan) -> str:
             ]
         )
     return table_formats.pipe_table(head, body)
+
+
+def deviations_listed(runs: Runs, plan: Plan) -> list[str]:
+    """What stands below the costs: the runs whose settings are not the plan's, if there are any."""
+    found = deviations.grouped([run for run in runs.runs if run.record.completed], plan)
+    if not found:
+        return []
+    head = "Settings that are not those of the full grid (`config/methods`), from the records:"
+    return [head, "\n".join(f"- {words}: {deviations.named(group, plan)}" for words, group in found)]
 
 
 def _facts(run: Run) -> tuple[str, ...]:

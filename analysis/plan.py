@@ -7,13 +7,15 @@
                 "weights_of": null}],
      "sweeps": [{"name": "omega", "field": "omega", "values": [0.01, 0.1], "method": "aligndiff",
                  "cells": ["aligndiff.omega_0.01", "aligndiff.omega_0.1"]}],
+     "settings": {"beauty": {"aligndiff": {"model": {"omega": 0.01}, "training": {"max_epochs": 200}}}},
      "datasets": {"beauty": {"display": "Beauty"}},
      "cutoffs": [5, 10, 20],
      "verdicts": true,
      "configfiles": ["config/demo.yaml"]}
 
 `verdicts` is optional: false where the runs are a demonstration, which judges no claim. `configfiles` is optional and
-only completes the command that reruns a cell.
+only completes the command that reruns a cell. `settings`, optional, are those that decide a cell's result, so that runs
+that had others can be told (`analysis.deviations`).
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 REQUIRED = ("name", "cells", "datasets", "cutoffs")
-OPTIONAL = ("sweeps", "configfiles", "verdicts")
+OPTIONAL = ("sweeps", "settings", "configfiles", "verdicts")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Plan:
     datasets: Mapping[str, str]  # key -> display name, in order
     cutoffs: tuple[int, ...]
     sweeps: tuple[Sweep, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # dataset -> method -> resolved settings
     configfiles: tuple[str, ...] = ()
     verdicts: bool = True  # whether claims are judged by these runs
 
@@ -124,6 +127,7 @@ def _plan(values: Mapping[str, Any]) -> Plan:
         datasets=datasets,
         cutoffs=tuple(int(k) for k in values["cutoffs"]),
         sweeps=tuple(_sweep(sweep) for sweep in values.get("sweeps") or []),
+        settings=values.get("settings") or {},
         configfiles=tuple(values.get("configfiles") or ()),
         verdicts=bool(values.get("verdicts", True)),
     )

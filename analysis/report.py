@@ -82,6 +82,7 @@ def render(
             display={name: plan.datasets.get(name, name) for name in _datasets(runs, plan)},
             status=status,
             num_listed=len(entries),
+            num_deviating=sum(bool(entry.deviation) for entry in entries),
             total_time=duration(sum(run.record.train_seconds + run.record.eval_seconds for run in runs.runs)),
             latest=max((run.record.finished for run in runs.runs), default=""),
             environments=list(list_environments(runs)),

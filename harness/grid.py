@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.compute import ComputeSettings
+from harness.deviation import deciding
 from harness.digest import ROOT, code_digest
 from harness.fit import CLOCK, settings_sha256
 from harness.methods import METHODS_DIR, Method, builder_file, load_method
@@ -175,6 +176,13 @@ class Grid:
     def settings_sha256(self, dataset: str, method: str) -> str:
         return settings_sha256(self.settings(dataset, method))
 
+    def deciding_settings(self, dataset: str, method: str) -> dict[str, Any]:
+        """Settings that may change the cell's result: without the clock, and without training where nothing trains."""
+        settings = deciding(self.settings(dataset, method))
+        if self.contestants[method].weights_of:
+            del settings["training"]
+        return settings
+
     def code_digest(self, method: str) -> str:
         return code_digest(TRAIN_SCRIPT, builder_file(self.contestants[method].method.builder))
 
@@ -192,7 +200,7 @@ class Grid:
         return json.dumps({name: value for name, value in values.items() if name not in feeding}, sort_keys=True)
 
     def plan(self) -> dict[str, Any]:
-        """What analysis needs to know: expected cells, display names, sweeps, cut-offs, whether claims are judged."""
+        """What analysis needs to know: expected cells, display names, sweeps, settings, cut-offs, how claims count."""
         return {
             "name": self.config["name"],
             "cells": [
@@ -217,6 +225,13 @@ class Grid:
                 }
                 for sweep in self.config.get("sweeps") or []
             ],
+            "settings": {
+                dataset: {
+                    method: self.deciding_settings(dataset, method)
+                    for method in sorted({cell.method for cell in self.cells if cell.dataset == dataset})
+                }
+                for dataset in self.datasets
+            },
             "datasets": {name: {"display": self.config["datasets"][name]["display"]} for name in self.datasets},
             "cutoffs": self.config["analysis"]["cutoffs"],
             "verdicts": self.config["analysis"].get("audit", {}).get("verdicts", True),

@@ -111,6 +111,16 @@ def test_a_figure_leads_to_its_run_record_and_command(page, shared_grid):
     assert f"snakemake --cores 2 --configfile config/demo.yaml --force {path}" in row
 
 
+def test_a_run_with_other_settings_than_planned_says_so(grid):
+    grid.write("sasrec", 1)
+    grid.write("sasrec", 2, settings={"training": TRAINING | {"max_epochs": 3}})
+    plan = grid.plan([("sasrec", 1), ("sasrec", 2)], settings={"beauty": {"sasrec": {"training": TRAINING}}})
+    page = written(grid, plan)
+    first, second = (page[page.index(f'<tr id="beauty/sasrec/seed{seed}">') :].split("</tr>")[0] for seed in (1, 2))
+    assert "other settings than planned: training.max_epochs 3 instead of 200" in second and "planned" not in first
+    assert "<b>1 of the runs had other settings" in page
+
+
 def test_runs_made_elsewhere_have_no_command_that_would_fail(small):
     assert "--force" in written(*small)
     elsewhere = written(*small, options=["--made-elsewhere"])

@@ -5,6 +5,7 @@ import copy
 import pytest
 import yaml
 
+from harness.fit import CLOCK
 from harness.grid import Cell, Grid
 
 BASE = {
@@ -184,6 +185,10 @@ def test_the_plan_lists_every_cell_for_analysis():
     assert plan["sweeps"][0]["cells"] == ["diffurec.delta_0.01", "diffurec.delta_0.1"]
     assert plan["datasets"] == {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}}
     assert plan["verdicts"] is True
+    assert plan["settings"]["beauty"]["sasrec"]["training"]["max_epochs"] == 400
+    assert not set(CLOCK) & set(plan["settings"]["beauty"]["sasrec"]["training"])
+    assert "training" not in plan["settings"]["beauty"]["diffurec.delta_0.01"], "nothing is trained there"
+    assert all(cell["method"] in plan["settings"][cell["dataset"]] for cell in plan["cells"])
     names = {cell.method for cell in grid.cells}
     assert {name for each in plan["sweeps"] for name in each["cells"]} <= names
 

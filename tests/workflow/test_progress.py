@@ -34,7 +34,7 @@ def test_every_state_is_told(tmp_path, capsys):
         "grid": [{"datasets": ["toy"], "methods": ["sasrec"], "seeds": [1, 2, 3, 4]}],
         "datasets": {"toy": {"display": "Toy", "format": "sequences", "expected": {"actions": 500}}},
         "sweeps": [],
-        "overrides": {"sasrec": {"model": overrides["model"]}},
+        "overrides": {"sasrec": overrides},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     runs = out / "runs" / "toy" / "sasrec"
@@ -49,7 +49,14 @@ def test_every_state_is_told(tmp_path, capsys):
         argv = ["--configfile", str(tmp_path / "config.yaml"), "--records", str(out)]
         assert progress.main(argv) == 0
     printed = capsys.readouterr().out
-    assert "4 cells: 1 done, 0 failed, 0 damaged, 1 running, 1 interrupted, 1 waiting" in printed
+    assert "4 cells: 1 done, 0 changed, 0 failed, 0 damaged, 1 running, 1 interrupted, 1 waiting" in printed
     assert "interrupted toy/sasrec/seed3, epoch 7 saved" in printed
     assert "running     toy/sasrec/seed2, for 0 min" in printed
     assert "with 1 at a time" in printed and "without an estimate" not in printed
+
+    config["overrides"]["sasrec"]["training"]["max_epochs"] = 2
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert progress.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "changed     toy/sasrec/seed1: had training.max_epochs 1 instead of 2\n" in printed
+    assert "4 cells: 0 done, 1 changed, 0 failed" in printed
