@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.compute import ComputeSettings
-from harness.deviation import deciding
 from harness.digest import ROOT, code_digest
 from harness.fit import CLOCK, settings_sha256
 from harness.methods import METHODS_DIR, Method, builder_file, load_method
@@ -177,11 +176,13 @@ class Grid:
         return settings_sha256(self.settings(dataset, method))
 
     def deciding_settings(self, dataset: str, method: str) -> dict[str, Any]:
-        """Settings that may change the cell's result: without the clock, and without training where nothing trains."""
-        settings = deciding(self.settings(dataset, method))
-        if self.contestants[method].weights_of:
-            del settings["training"]
-        return settings
+        """Settings that may change the cell's result, as a record holds them (tuples are lists).
+
+        They are without the clock, and without training where nothing is trained.
+        """
+        settings = json.loads(json.dumps(self.settings(dataset, method)))
+        training = {key: value for key, value in settings.pop("training").items() if key not in CLOCK}
+        return settings if self.contestants[method].weights_of else settings | {"training": training}
 
     def code_digest(self, method: str) -> str:
         return code_digest(TRAIN_SCRIPT, builder_file(self.contestants[method].method.builder))

@@ -48,7 +48,7 @@ def is_allowed(name: str, *, module: str) -> bool:
     if package == "baselines":
         return target == "harness"
     if package == "analysis":
-        return target == "analysis" or re.match(r"harness\.(cli|record|metrics)\b", name) is not None
+        return target == "analysis" or re.match(r"harness\.(cli|deviation|record|metrics)\b", name) is not None
     if package == "workflow":
         return target in ("harness", "workflow", "analysis")
     if package == "benchmarks":
