@@ -32,12 +32,17 @@ alignment           eq 13, which S = 0 minimises        || g (1 - s^2) - (y_s - 
 correction          x~ - Omega S, Omega = 0.01          x~ - 0.1 g, a literal             -
 correction_at       every step (eq 11) or once (text)   every step                        every step
 reverse_variance    beta~_t eps: a variance as a std    sqrt(beta_t)                      sqrt(beta~_t)
-eta                 0.01                                x 1.1 or x 0.8 per evaluation     constant
+eta                 0.01                                x 1.1 or x 0.8 per evaluation,    constant
+                                                        every 20 epochs
 padding_class       not said                            padding is a class and is ranked  no
 learning rate       1e-3                                x 0.1 every 100 epochs            constant
 test inputs         not said                            without the first training item   whole (evaluation section)
 selection           not said                            any of six metrics improves       NDCG@10 (training section)
 averages            five runs                           mean of batch means               mean over users
+
+Not settings, where the paper is silent: gradients of eq 13 reach energy, prediction and, through y_s, the item vectors
+(the released loss detaches the prediction); one lambda is drawn for both branches of the guidance; the guidance has
+dropout on its attention and its feed-forward part; the blocks' LayerNorms add 1e-5, the released ones 1e-12.
 
 Where the released key mask is concerned we follow what it computes: it hides keys whose features sum to exactly 0, and
 padding rows, which hold an ordinary embedding plus a position, never do. Not reproduced: its query mask, which by the

@@ -20,6 +20,7 @@ POSITIVE = (
     "energy_layers",
     "energy_expansion",
     "correction_steps",
+    "eta_epochs",
     "decay_epochs",
     "slices",
 )
@@ -100,6 +101,7 @@ class Config:
     gradient_penalty: float = 10.0  # of wgan_gp; ours
     eta: float = 0.01  # weight of the alignment term, eq 14
     eta_rule: Literal["constant", "adaptive"] = "constant"
+    eta_epochs: int = 20  # adaptive: least epochs between two changes; the released code validates every 20
     padding_class: bool = False  # whether padding is a class of the softmax
 
     # Inference, eq 11. Nothing below changes a weight.

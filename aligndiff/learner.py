@@ -59,6 +59,7 @@ class AlignDiffLearner(SingleLossLearner):
         if config.reads_padding:
             self.num_slices = 1  # all windows are max_len wide: nothing to trim
         self.eta, self.epoch, self.best = config.eta, 0, {}
+        self.eta_changed, self.improved = 0, False  # epoch of eta's last change, and whether any metric rose since
         self.other_U = self._circle() if config.guidance_of == "another" else None
 
     # Training
@@ -149,7 +150,11 @@ class AlignDiffLearner(SingleLossLearner):
         return value_B.mean(), critic_B.mean(), score(net.energy, x_BD.detach(), memory)
 
     def end_epoch(self, metrics: Mapping[str, float] | None) -> None:
-        """Decay the learning rate; the released rule for eta: x 1.1 if any metric improved, else x 0.8, capped."""
+        """Decay the learning rate; the released rule for eta: x 1.1 if any metric improved, else x 0.8, capped.
+
+        That rule looks once in `eta_epochs`, at what improved since it last did, so that validating more often does
+        not change the loss.
+        """
         self.epoch += 1
         if self.config.decay_epochs:
             decays = self.epoch // self.config.decay_epochs
@@ -158,7 +163,10 @@ class AlignDiffLearner(SingleLossLearner):
         if self.config.eta_rule == "adaptive" and metrics is not None:
             improved = {name: value for name, value in metrics.items() if value > self.best.get(name, 0.0)}
             self.best |= improved
-            self.eta = min(1.0, 1.1 * self.eta) if improved else min(0.1, 0.8 * self.eta)
+            self.improved = self.improved or bool(improved)
+            if self.epoch - self.eta_changed >= self.config.eta_epochs:
+                self.eta = min(1.0, 1.1 * self.eta) if self.improved else min(0.1, 0.8 * self.eta)
+                self.eta_changed, self.improved = self.epoch, False
 
     # Inference
 
@@ -219,8 +227,10 @@ class AlignDiffLearner(SingleLossLearner):
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"eta": self.eta, "epoch": self.epoch, "best": dict(self.best)}
+        own = {name: getattr(self, name) for name in ("eta", "epoch", "eta_changed", "improved")}
+        return super().state_dict() | own | {"best": dict(self.best)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.eta, self.epoch, self.best = state["eta"], state["epoch"], dict(state["best"])
+        self.eta_changed, self.improved = state["eta_changed"], state["improved"]

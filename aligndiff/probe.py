@@ -16,13 +16,23 @@ from harness.streams import UserNoise
 def correction_terms(before_BD: Tensor, change_BD: Tensor, target_BD: Tensor) -> dict[str, Tensor]:
     """Size and direction of a correction x^ - x~, per sample.
 
-    correction_ratio:  || x^ - x~ || / || x~ ||, i.e. || Omega S(x~) || / || x~ || for one step
-    correction_cosine: of x^ - x~ with e_y - x~; positive means towards the target
+    correction_ratio:         || x^ - x~ || / || x~ ||, i.e. || Omega S(x~) || / || x~ || for one step
+    correction_cosine:        of x^ - x~ with e_y - x~; positive means towards the target
+    correction_cosine_across: of their parts across x~. Along x~ a correction only makes all scores larger or smaller;
+        where e_y is much shorter than x~, the cosine above sees hardly anything else
     """
+    way_BD = target_BD - before_BD
     return {
         "correction_ratio": change_BD.norm(dim=-1) / before_BD.norm(dim=-1),
-        "correction_cosine": cosine(change_BD, target_BD - before_BD),
+        "correction_cosine": cosine(change_BD, way_BD),
+        "correction_cosine_across": cosine(across(change_BD, before_BD), across(way_BD, before_BD)),
     }
+
+
+def across(a_BD: Tensor, b_BD: Tensor) -> Tensor:
+    """The part of a that is orthogonal to b, per row, in float64."""
+    a_BD, along_BD = a_BD.double(), F.normalize(b_BD.double(), dim=-1)
+    return a_BD - (a_BD * along_BD).sum(-1, keepdim=True) * along_BD
 
 
 def cosine(a_BD: Tensor, b_BD: Tensor) -> Tensor:
@@ -42,6 +52,7 @@ def inspect(
 
     cross_entropy:   of the scores that are ranked
     padding_above:   1 where padding would outrank the target (the released code ranks padding too)
+    predicted_norm:  || x~_0 || at the end of the chain, beside target_norm: || e_y ||
     chain_change:    relative change from one guided pass without x_t, d_t and lambda to the last x~_0 of the chain
     guidance_change: relative change of a conditional pass without them when h is replaced by the null condition
     """
@@ -54,13 +65,14 @@ def inspect(
     if not net.config.padding_class:
         logit_BI[:, 0] = -torch.inf
     result["cross_entropy"] = F.cross_entropy(logit_BI, target_B, reduction="none")
+    result |= {"predicted_norm": trace[-1][0].norm(dim=-1), "target_norm": embedding_BD.norm(dim=-1)}
     predict = sampler.Predictor(net, packing, h_BD)
     result["chain_change"] = relative_change(trace[-1][0], predict(None))
     if h_BD is not None:
         unconditional_BD = predict.alone(predict.unconditional())
         result["guidance_change"] = relative_change(unconditional_BD, predict.alone(predict.branches[0]))
     if net.energy is not None:
-        applied = [correction_terms(before, after - before, embedding_BD) for before, after in trace]
+        applied = [correction_terms(before, change, embedding_BD) for before, change in trace]
         for name, last_B in applied[-1].items():
             result |= {name: torch.stack([terms[name] for terms in applied]).mean(0), f"{name}_last": last_B}
         memory = net.energy.remember(predict.token_ND, packing)

@@ -10,7 +10,7 @@ from aligndiff.network import AlignDiff
 from harness.packing import Packing
 from harness.streams import UserNoise
 
-Trace = list[tuple[Tensor, Tensor]]  # x~_0 and x^_0 [B, D] of each application of the correction
+Trace = list[tuple[Tensor, Tensor]]  # x~_0 and x^_0 - x~_0 [B, D] of each application of the correction
 
 
 class Predictor:
@@ -53,17 +53,21 @@ class Predictor:
         return branches[0] if len(branches) == 1 else (1 + self.weight) * branches[0] - self.weight * branches[1]
 
 
-def correct(net: AlignDiff, x_BD: Tensor, memory: Memory | None) -> Tensor:
-    """x^_0 = x~_0 - Omega S(x~_0), repeated `correction_steps` times; the identity without energy or with Omega 0."""
+def correction(net: AlignDiff, x_BD: Tensor, memory: Memory | None) -> Tensor:
+    """x^_0 - x~_0 = - Omega S(x~_0), `correction_steps` times; zero without energy or with Omega 0.  [B, D]
+
+    Not taken from x^_0, which rounds away what is shorter than 1e-8 of x~_0.
+    """
     config = net.config
+    change_BD = torch.zeros_like(x_BD)
     if net.energy is None or config.correction == 0:
-        return x_BD
+        return change_BD
     if config.correction_sign not in ("minus", "plus"):
         raise ValueError(f"correction_sign: {config.correction_sign!r} is not one of 'minus', 'plus'")
     omega = config.correction if config.correction_sign == "minus" else -config.correction
     for _ in range(config.correction_steps):
-        x_BD = x_BD - omega * score(net.energy, x_BD, memory)
-    return x_BD
+        change_BD = change_BD - omega * score(net.energy, x_BD + change_BD, memory)
+    return change_BD
 
 
 def draw_lambda(net: AlignDiff, noise: UserNoise, packing: Packing) -> Tensor:
@@ -94,10 +98,10 @@ def generate(
     memory = net.energy.remember(predict.token_ND, packing) if net.energy else None
 
     def apply_correction(x_BD: Tensor) -> Tensor:
-        corrected_BD = correct(net, x_BD, memory)
+        change_BD = correction(net, x_BD, memory)
         if trace is not None:
-            trace.append((x_BD, corrected_BD))
-        return corrected_BD
+            trace.append((x_BD, change_BD))
+        return x_BD + change_BD
 
     if config.correction_at not in ("every_step", "final"):
         raise ValueError(f"correction_at: {config.correction_at!r} is not one of 'every_step', 'final'")

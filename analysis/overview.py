@@ -1,9 +1,10 @@
 """The part of README.md that shows what is measured so far, written from files so that no figure there is typed.
 
     snakemake --configfile config/reference.yaml --cores 2
-    python -m analysis.overview --results results/from-reference --runs results/reference/runs --readme README.md
+    python -m analysis.overview --results results/from-reference --runs results/reference/runs
 
-Table 2 as measured beside as printed, the audit's summary, and what each trained cell took.
+Table 2 as measured beside as printed, the audit's summary, what each trained cell took and where its settings are not
+the full grid's. The audit's findings are copied to where the code host shows them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from analysis.load import Run, Runs, load_runs
 from analysis.measured import CUT_OFF, CUT_OFF_MEANS, NOT_RUN, Cell
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
+from analysis.table_specs import FLOORS, OWN_VARIANTS, TWINS
 from harness import cli
 from harness.record import write_text_atomically
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 SHOWN = ("HR@10", "NDCG@10")
+FINDINGS = Path("results/reference/findings.md")
+PRINTED_UNDER = "kept"  # what the paper prints is set beside the suite's headline protocol
 
 
 def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Plan) -> str:
@@ -35,43 +39,63 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
     trained = [run for run in runs.runs if run.record.completed and run.record.epochs_run]
     return "\n\n".join(
         [
-            f"{' / '.join(SHOWN)} in percent, seen items kept. {CUT_OFF_MEANS} ±: standard deviation over seeds; how "
-            "many is said below, and two say little. Rows below the gap are not in the paper's table.",
-            comparison(main, tables, labels=plan.labels()),
+            f"{' / '.join(SHOWN)} in percent, seen items kept. {CUT_OFF_MEANS} ±: standard deviation over seeds, "
+            "mostly two, of which it says little; a trained row without it has one seed. Rows under a heading are not "
+            "in the paper's table.",
+            comparison(main, tables, protocol="kept", labels=plan.labels()),
+            *folded(
+                "The same with seen items hidden", [comparison(main, tables, protocol="hidden", labels=plan.labels())]
+            ),
             f"**The audit in short.** {CAVEAT}",
             "\n".join(f"- {line}" for line in audit),
-            "<details><summary>What these runs took: seeds, epochs, patience, time, machine</summary>",
-            "Wall times on shared processors, some with spells in which the run was stopped: orientation only. "
-            "Patience: a run ends after so many epochs without a better validation figure, on so many users.",
-            costs(trained, plan),
-            *deviations_listed(runs, plan),
-            "</details>",
+            *folded("What these runs took: seeds, epochs, patience, time, machine", costs_listed(trained, plan)),
+            *folded("Where their settings are not those of the full grid", deviations_listed(runs, plan)),
         ]
     )
 
 
-def comparison(main: Table, tables: Sequence[Table], *, labels: Mapping[str, str]) -> str:
-    """One line per method: measured and printed for each dataset that the paper's main table has.
+def folded(title: str, parts: Sequence[str]) -> list[str]:
+    """What a reader opens if he likes; nothing for nothing."""
+    return [f"<details><summary>{title}</summary>", *parts, "</details>"] if parts else []
 
-    What is not the paper's stands below: methods beside the main table, then measured variants beside the other tables.
+
+def comparison(main: Table, tables: Sequence[Table], *, protocol: str, labels: Mapping[str, str]) -> str:
+    """One line per method: measured for each dataset that the paper's main table has, and printed where seen are kept.
+
+    What is not the paper's stands below, in groups. With seen items hidden only what was measured has a line.
     """
-    blocks = [block for block in main.blocks if block.protocol == "kept" and block.has_printed]
-    kept = [block for table in (main, *tables) for block in table.blocks if block.protocol == "kept"]
-    beside = {row.method: labels.get(row.method, row.label) for b in kept for row in b.others if row.is_measured}
-    lines = [(row.method, row.label) for row in blocks[0].rows]
-    head = ["", *(text for block in blocks for text in (block.display, "*printed*"))]
-    datasets = [[other for other in kept if other.dataset == block.dataset] for block in blocks]
-    body = [[label, *_line(datasets, method)] for method, label in lines]
-    body += [["", *[""] * (len(head) - 1)]] if beside else []
-    body += [[label, *_line(datasets, method)] for method, label in beside.items()]
+    with_printed = protocol == PRINTED_UNDER
+    shown = [block for block in main.blocks if block.protocol == PRINTED_UNDER and block.has_printed]
+    asked = [block for table in (main, *tables) for block in table.blocks if block.protocol == protocol]
+    of_dataset = [[block for block in asked if block.dataset == each.dataset] for each in shown]
+    head = ["", *(text for block in shown for text in (block.display, "*printed*")[: 1 + with_printed])]
+    body: list[list[str]] = []
+    for group, names in _grouped(shown[0], asked, labels).items():
+        lines = [
+            [label, *(text for blocks in of_dataset for text in _line(blocks, method)[: 1 + with_printed])]
+            for method, label in names.items()
+        ]
+        lines = [line for line in lines if with_printed or set(line[1:]) != {NOT_RUN}]
+        heading = [f"*{group}*", *[""] * (len(head) - 1)]
+        body += [heading, *lines] if group and lines else lines
     return table_formats.pipe_table(head, body)
 
 
-def _line(datasets: Sequence[Sequence[Block]], method: str) -> Iterable[str]:
-    """Measured and printed for each dataset, from the first of its blocks that has the method."""
-    for blocks in datasets:
-        found = next(((block, row) for block in blocks for row in block.all_rows if row.method == method), None)
-        yield from _pair(*found) if found else (NOT_RUN, "")
+def _grouped(main: Block, blocks: Sequence[Block], labels: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Heading -> method -> label: the paper's rows, then what else was measured in any table, floors last."""
+    found: dict[str, dict[str, str]] = {"": {row.method: row.label for row in main.rows}}
+    seen = set(found[""])
+    for row in (row for block in blocks for row in block.others if row.is_measured and row.method not in seen):
+        heading = OWN_VARIANTS if row.group == TWINS else row.group
+        found.setdefault(heading, {})[row.method] = labels.get(row.method, row.label)
+        seen.add(row.method)
+    return dict(sorted(found.items(), key=lambda item: item[0] == FLOORS))
+
+
+def _line(blocks: Sequence[Block], method: str) -> tuple[str, str]:
+    """Measured and printed, from the first of a dataset's blocks that has the method."""
+    found = next(((block, row) for block in blocks for row in block.all_rows if row.method == method), None)
+    return _pair(*found) if found else (NOT_RUN, "")
 
 
 def _pair(block: Block, row: Row) -> tuple[str, str]:
@@ -81,6 +105,15 @@ def _pair(block: Block, row: Row) -> tuple[str, str]:
         return cells[0].text, " / ".join(printed)
     mark = CUT_OFF if cells[0].cut_off else ""  # once, behind both figures
     return " / ".join(cell.text.removesuffix(CUT_OFF) for cell in cells) + mark, " / ".join(printed)
+
+
+def costs_listed(trained: Sequence[Run], plan: Plan) -> list[str]:
+    """What the table of costs says and does not say, and the table."""
+    said = (
+        "Wall times on shared processors, some with spells in which the run was stopped: orientation only. "
+        "Patience: a run ends after so many epochs without a better validation figure, on so many users."
+    )
+    return [said, costs(trained, plan)]
 
 
 def costs(trained: Sequence[Run], plan: Plan) -> str:
@@ -102,11 +135,14 @@ def costs(trained: Sequence[Run], plan: Plan) -> str:
 
 
 def deviations_listed(runs: Runs, plan: Plan) -> list[str]:
-    """What stands below the costs: the runs whose settings are not the plan's, if there are any."""
+    """The runs whose settings are not the plan's, if there are any."""
     found = deviations.grouped([run for run in runs.runs if run.record.completed], plan)
     if not found:
         return []
-    head = "Settings that are not those of the full grid (`config/methods`), from the records:"
+    head = (
+        "From the records, beside `config/config.yaml` and `config/methods`. `patience` counts validations, one every "
+        "`eval_every` epochs from `first_eval` on; `eval_users` null: all users."
+    )
     return [head, "\n".join(f"- {words}: {deviations.named(group, plan)}" for words, group in found)]
 
 
@@ -140,12 +176,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", required=True, type=Path, help="folder with plan.json, tables/ and audit/")
     parser.add_argument("--runs", required=True, type=Path, help="folder of the runs behind them")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="file with the two marks")
+    parser.add_argument("--findings", type=Path, default=FINDINGS, help="where to copy the audit's findings.md")
     arguments = parser.parse_args(argv)
     tables = table_formats.read(arguments.results / "tables")
     findings = json.loads((arguments.results / "audit" / "findings.json").read_text(encoding="utf-8"))
     plan = read_plan(arguments.results / "plan.json")
     part = overview(tables, findings["summary"]["lines"], load_runs(arguments.runs), plan)
     write_text_atomically(arguments.readme, put(arguments.readme.read_text(encoding="utf-8"), part))
+    found = (arguments.results / "audit" / "findings.md").read_text(encoding="utf-8")
+    write_text_atomically(arguments.findings, found)
     return 0
 
 

@@ -106,8 +106,8 @@ def _counts_line(audit: Audit) -> str:
     objections = [finding for finding in audit.findings if finding.is_alarm]
     of_code = sum("released-code" in finding.claims for finding in objections)
     counts = ", ".join(f"{audit.count(kind)} {kind}" for kind in KINDS if kind in ALARMS and audit.count(kind))
-    said = f"{len(objections)} objections: {counts}" if objections else "no objections"
-    return f"{audit.title}: {said}" + (f"; {of_code} of them are to the released code." if of_code else ".")
+    said = f"{len(objections)} objections to what is printed: {counts}" if objections else "no objections"
+    return f"{audit.title}: {said}" + (f"; {of_code} of them are to the released code and data." if of_code else ".")
 
 
 def _run_lines(audit: Audit) -> list[str]:
@@ -144,7 +144,7 @@ def _inside(figures: list[Counterpart]) -> str:
         return ""
     seeds, reach = min((b.runs, -(b.interval[1] - b.interval[0]) / 2) for b in figures if b.interval)
     held = f"{sum(bool(b.inside) for b in figures)} of {len(figures)} printed figures lie in an interval of our runs"
-    width = f"over {seeds} seeds such an interval reaches up to ±{-reach:.2f}, so lying in it may say little"
+    width = f"over {seeds} seeds such an interval reaches up to ±{-reach:.2f} points, so lying in it may say little"
     return f" {held}; {width}.{_outside(figures)}"
 
 
@@ -181,7 +181,7 @@ def as_markdown(audit: Audit) -> str:
     parts = [f"# Audit: {_plain(audit.title)}", "", CAVEAT, "", *(f"- {_plain(line)}" for line in summary(audit)), ""]
     for kind, group in groupby(audit.findings, key=lambda finding: finding.kind):
         parts += [f"## {kind.capitalize()}", "", f"{EXPLAINED[kind].capitalize()}.", ""]
-        parts += [f"- {_plain(finding.sentence)} <sub>`{finding.id}`</sub>" for finding in group]
+        parts += [as_line(finding) for finding in group]
         parts.append("")
     parts += [
         "## What was checked",
@@ -201,6 +201,11 @@ def as_markdown(audit: Audit) -> str:
             parts += ["", f"| {' | '.join(BESIDE_COLUMNS)} |", "| --- " * len(BESIDE_COLUMNS) + "|"]
             parts += [f"| {' | '.join(map(_plain, row))} |" for row in besides]
     return "\n".join(parts) + "\n"
+
+
+def as_line(finding: Finding) -> str:
+    """One finding as an item of a Markdown list."""
+    return f"- {_plain(finding.sentence)} <sub>`{finding.id}`</sub>"
 
 
 def _plain(text: str) -> str:

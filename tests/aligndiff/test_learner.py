@@ -101,7 +101,8 @@ FLIPS = {
     "sigma2_floor": 0.9,
     "gradient_penalty": (1.0, {"alignment": "wgan_gp"}),
     "eta": 1.0,
-    "eta_rule": "adaptive",
+    "eta_rule": ("adaptive", {"eta_epochs": 1}),
+    "eta_epochs": (1, {"eta_rule": "adaptive"}),
     "padding_class": True,
     "reverse_variance": "beta",
     "correction": 1.0,
@@ -200,7 +201,7 @@ def test_shuffling_keeps_padding_in_front_and_every_item():
 
 
 def test_learning_rate_and_eta_follow_the_released_rules():
-    learner = toys.learner(variant="released", decay_epochs=2)
+    learner = toys.learner(variant="released", decay_epochs=2, eta_epochs=1)
     rates, etas = [], []
     for metrics in ({"HR@5": 0.1}, None, {"HR@5": 0.1}, {"HR@5": 0.05}):
         learner.end_epoch(metrics)
@@ -213,6 +214,16 @@ def test_learning_rate_and_eta_follow_the_released_rules():
     assert learner.eta == 1.0
     learner.end_epoch({"HR@5": 0.2})
     assert learner.eta == pytest.approx(0.1)
+
+
+def test_validating_more_often_does_not_change_eta_more_often():
+    """Twice as many validations, the same eta: an improvement at any of them counts at the next look."""
+    seldom, often = (toys.learner(variant="released", eta_epochs=4) for _ in range(2))
+    values = [0.1, 0.3, 0.2, 0.3, 0.1, 0.4, 0.2, 0.4, 0.1, 0.1, 0.1, 0.1]  # best: 0.3, then 0.4, then none
+    for epoch, value in enumerate(values, start=1):
+        often.end_epoch({"HR@5": value})
+        seldom.end_epoch({"HR@5": value} if epoch % 4 == 0 else None)
+    assert often.eta == seldom.eta == pytest.approx(0.01 * 1.1 * 1.1 * 0.8)
 
 
 @pytest.mark.parametrize(

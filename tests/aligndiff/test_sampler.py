@@ -65,16 +65,25 @@ def test_omega_zero_is_the_identity(at):
         parameter.data.zero_()
     torch.testing.assert_close(represent(flat), without, rtol=0, atol=0)
     x = torch.randn(3, 16)
-    assert sampler.correct(toys.learner(correction=0.0).module, x, None) is x
+    assert not sampler.correction(toys.learner(correction=0.0).module, x, None).any()
 
 
 def test_correction_follows_the_gradient_step_by_step():
     x = torch.randn(3, 16)
     once, twice = (toys.learner(correction=0.5, correction_steps=steps).module.eval() for steps in (1, 2))
-    expected = sampler.correct(once, sampler.correct(once, x, None), None)
-    torch.testing.assert_close(sampler.correct(twice, x, None), expected)
+    first = sampler.correction(once, x, None)
+    torch.testing.assert_close(sampler.correction(twice, x, None), first + sampler.correction(once, x + first, None))
     turned = toys.learner(correction=0.5, correction_sign="plus").module.eval()
-    torch.testing.assert_close(sampler.correct(turned, x, None) - x, x - sampler.correct(once, x, None))
+    torch.testing.assert_close(sampler.correction(turned, x, None), -first)
+
+
+def test_a_correction_below_rounding_is_still_measured():
+    """x + change equals x in float32; the probe must not report that as nothing."""
+    x = torch.randn(3, 16)
+    net = toys.learner(correction=1e-12).module.eval()
+    change = sampler.correction(net, x, None)
+    assert (x + change).equal(x) and change.any()
+    torch.testing.assert_close(change, 1e-12 * sampler.correction(toys.learner(correction=1.0).module.eval(), x, None))
 
 
 def test_a_constant_prediction_comes_out_of_the_chain(monkeypatch):
