@@ -9,6 +9,11 @@ identity.
 Sign. The released loss is || g - ((y - x) + g s) ||^2 = || g (1 - s) - (y - x) ||^2 with x detached. For 0 < s < 1 it
 is smallest at g = (y - x) / (1 - s), which points from the prediction x to the target y. Inference takes
 x - 0.1 g: at that minimum it is x - 0.1 (y - x) / (1 - s), farther from y than x is by the factor 1 + 0.1 / (1 - s).
+
+Orthogonal maps. Head i of eq 3 reads Q U_i and K V_i with Q = X W_Q and K = X W_K, and U_1 .. U_h are the columns of
+one orthogonal d x d matrix U, as V_1 .. V_h are of V. So Q U = X (W_Q U), and W_Q is free: with U = I the matrix W_Q U
+does what W_Q and U do together, and likewise W_K V. The maps take nothing away from what the layer can compute and add
+nothing to it; only the way that training takes is another.
 """
 
 from __future__ import annotations
@@ -50,7 +55,7 @@ def released_minimiser(x: NDArray[np.float64], y: NDArray[np.float64], sigma2: f
 
 def check() -> Outcome:
     """State what follows from the equations."""
-    findings = (_flat_energy(), _correction_sign(), *_schedule(), *_NOTATION)
+    findings = (_flat_energy(), _correction_sign(), _orthogonal_maps(), *_schedule(), *_NOTATION)
     return Outcome(
         check="equations",
         question="Do the printed equations agree with the text and do what it says?",
@@ -94,6 +99,21 @@ def _correction_sign() -> Finding:
         sentence="In the released code the loss is smallest where the learned gradient points from the prediction "
         "to the target, and inference subtracts that gradient: at the minimum the correction moves away from the "
         "target.",
+    )
+
+
+def _orthogonal_maps() -> Finding:
+    return Finding(
+        id="equations/orthogonal-maps",
+        check="equations",
+        kind="context",
+        claims=("guidance-needed",),
+        printed="eq 2, eq 3",
+        expected="",
+        evidence={"proof": "Q U = X (W_Q U) and K V = X (W_K V), where W_Q and W_K are free d x d matrices"},
+        sentence="The orthogonal maps of eq 3 stand behind the free projections of eq 2, which can absorb them: "
+        "without them the layer can compute the same functions, those of attention whose heads share the unsplit value. What "
+        "they may change is the way that training takes.",
     )
 
 

@@ -54,6 +54,20 @@ def test_guidance_of_tiles_is_that_of_padded_rows(kind):
             torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
 
 
+def test_free_projections_absorb_the_orthogonal_maps():
+    """What the audit says of eq 3: with U and V put into W_Q and W_K, the identity in their place gives the same h."""
+    net, history = toys.learner(**toys.STILL).module, torch.tensor([[0, 0, 3, 4, 5, 6], [1, 2, 3, 4, 8, 9]])
+    expected = guide(net, history)
+    guidance = net.guidance
+    for projection, basis in ((guidance.query, guidance.query_basis), (guidance.key, guidance.key_basis)):
+        matrix = basis().detach().clone()
+        projection.weight.data = matrix.T @ projection.weight.data
+        projection.bias.data = projection.bias.data @ matrix
+        basis.linear.weight = torch.eye(len(matrix))
+        assert (matrix - basis()).abs().max() > 0.1
+    torch.testing.assert_close(guide(net, history), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_orthogonal_also_under_bf16_autocast():
     basis = toys.learner(embedding_dim=64).module.guidance.query_basis
     with torch.autocast("cpu", dtype=torch.bfloat16):
