@@ -112,8 +112,8 @@ def _orthogonal_maps() -> Finding:
         expected="",
         evidence={"proof": "Q U = X (W_Q U) and K V = X (W_K V), where W_Q and W_K are free d x d matrices"},
         sentence="The orthogonal maps of eq 3 stand behind the free projections of eq 2, which can absorb them: "
-        "without them the layer can compute the same functions, those of attention whose heads share the unsplit value. What "
-        "they may change is the way that training takes.",
+        "without them the layer can compute the same functions, those of attention whose heads share the unsplit "
+        "value. What they may change is the way that training takes.",
     )
 
 
