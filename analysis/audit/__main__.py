@@ -12,8 +12,9 @@ from pathlib import Path
 from analysis.audit import report
 from analysis.audit.long_format import read_table
 from analysis.audit.paper_audit import Audit, audit_paper
-from analysis.audit.paper_tables import load_paper
+from analysis.audit.paper_tables import Paper, load_paper
 from analysis.audit.table_audit import audit_table
+from analysis.plan import Plan, read_plan
 from harness import cli
 
 
@@ -79,7 +80,6 @@ def _with_runs(arguments: argparse.Namespace) -> Audit:
     from analysis.audit.samples import Samples
     from analysis.load import load_runs
     from analysis.mmd_table import read_folder
-    from analysis.plan import read_plan
 
     if arguments.plan is None:
         raise ValueError("--runs needs --plan: the plan.json that the workflow writes beside the runs")
@@ -87,10 +87,18 @@ def _with_runs(arguments: argparse.Namespace) -> Audit:
     runs = load_runs(arguments.runs, skip_corrupt=arguments.skip_corrupt)
     mmd = read_folder(arguments.mmd, runs) if arguments.mmd else []
     paper = load_paper()
-    if not plan.verdicts:
+    if why := _judges_nothing(plan, paper):
         audit = audit_paper(paper)
-        return replace(audit, title=f"{audit.title}; plan '{plan.name}' is a demonstration and judges nothing")
+        return replace(audit, title=f"{audit.title}; plan '{plan.name}' {why} and judges nothing")
     return against_runs(audit_paper(paper), paper, Samples(runs, plan, thresholds, mmd), _statistics(arguments.data))
+
+
+def _judges_nothing(plan: Plan, paper: Paper) -> str:
+    """Why no claim of the paper can be judged by the runs of a plan; nothing if claims can."""
+    if not plan.verdicts:
+        return "is a demonstration"
+    theirs = {row.dataset.lower() for row in paper.statistics}
+    return "" if theirs & plan.datasets.keys() else "has none of the paper's datasets"
 
 
 def _statistics(folder: Path | None) -> dict[str, dict]:

@@ -118,6 +118,15 @@ def test_a_demonstration_judges_no_claim_by_its_runs(grid, tmp_path, capsys):
     assert "is a demonstration and judges nothing" in capsys.readouterr().out
 
 
+def test_runs_on_other_data_judge_no_claim(grid, tmp_path, capsys):
+    grid.write("sasrec.tuned", 1, dataset="shop")
+    plan = grid.plan([("sasrec.tuned", 1, "shop")], datasets={"shop": {"display": "Shop"}})
+    assert main(["paper", "--runs", str(grid.runs), "--plan", str(plan), "--out", str(tmp_path / "a")]) == 0
+    found = json.loads((tmp_path / "a/findings.json").read_text())
+    assert {verdict["basis"] for verdict in found["verdicts"]} == {"tables"}
+    assert "has none of the paper's datasets and judges nothing" in capsys.readouterr().out
+
+
 def test_a_missing_rival_leaves_the_claim_undecided_and_is_named(judged):
     found = judged(lambda d, m, metric: None if (d, m) == ("toys", "svae") else ours_above(1.0)(d, m, metric))
     verdict = found["best-overall"]
