@@ -91,6 +91,16 @@ QUESTIONS = (
         (TUNED,),
         f"{TUNED}.plain_gain",
     ),
+    # The paper names one learning rate; the released code lets it decay, as DiffuRec does. Asked before it was run.
+    Question(
+        "decay", "With the released decay of its learning rate, AlignDiff rises.", (CLAIMANT,), f"{CLAIMANT}.decay"
+    ),
+    Question(
+        "tuned-decay",
+        "Tuned and with the released decay of its learning rate, AlignDiff rises.",
+        (TUNED,),
+        f"{TUNED}.decay",
+    ),
     # The released reading with padding hidden, from the same start, and its correction; asked before they were run.
     Question(
         "tuned-released",

@@ -41,7 +41,7 @@ def of_aligndiff_tuned(name):
     return name.startswith("aligndiff.tuned.") and load_method(name).reuse_weights in (None, "aligndiff.tuned")
 
 
-@pytest.mark.parametrize("name", filter(of_aligndiff_tuned, known_methods()))
+@pytest.mark.parametrize("name", list(filter(of_aligndiff_tuned, known_methods())))
 def test_a_tuned_variant_of_aligndiff_is_the_variant_from_small_item_vectors(name):
     """And trained for as long as aligndiff.tuned; so what tells it from that is the variant's own switch."""
     tuned, variant = load_method("aligndiff.tuned"), load_method(name.replace(".tuned", ""))
