@@ -173,6 +173,9 @@ def test_views_undo_what_they_say():
         assert np.allclose(a, b)
     for a, b in zip(view_of(x, y, "cosine"), view_of(x * scale, y * scale, "cosine"), strict=True):
         assert np.allclose(a, b)
+    both = view_of(x, y, "standardised")
+    assert np.allclose(np.concatenate(both).mean(0), 0) and np.allclose(np.concatenate(both).std(0), 1)
+    assert (both[1].mean(0) - both[0].mean(0)).mean() > 0.2, "each on its own scale, nothing would be left to find"
     with pytest.raises(ValueError, match="'whitened'.*raw, standardised, cosine"):
         view_of(x, y, "whitened")
 
@@ -211,6 +214,21 @@ def test_by_view_reports_the_sweep_and_repeats():
     assert {r.num_truth for r in results} == {80}
     assert results == measured(0)
     assert results != measured(1)
+
+
+def test_a_subsample_takes_the_same_users_of_both_sides():
+    """Of a copy it is a copy; other users would be at a distance of about 0.01."""
+    x = np.random.default_rng(13).normal(size=(120, 5))
+    results = mmd_by_view(x, x.copy(), np.random.default_rng(0), permutations=0, max_users=80)
+    assert [r.biased for r in results] == pytest.approx([0] * len(results), abs=1e-6)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_relabelling_that_changes_nothing_speaks_for_equality(paired):
+    """Points that all coincide, so that every relabelling gives the same distance to the last digit."""
+    points, rng = np.ones((30, 3)), np.random.default_rng(14)
+    (result,) = mmd_test(points, points, rng, bandwidths=[1.0], permutations=19, paired=paired)
+    assert (result.biased, result.p) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,14 @@ def test_two_seeds_and_two_users_by_hand():
     assert result.over_seeds.high == pytest.approx(20 + 12.7062 * 10, rel=1e-4)
 
 
+def test_effects_by_hand_are_positive_where_the_method_is_better():
+    result = compare(np.array([[0.2, 0.4], [0.4, 0.6]]), np.full((2, 2), 0.2), np.random.default_rng(0))
+    # Seed means 0.3, 0.5 against 0.2, 0.2: pooled deviation 0.1, so d = 2; times 1 - 3 / (4 * 2 - 1).
+    assert result.seeds_effect == pytest.approx(2 * 4 / 7)
+    # Users differ by 0.1 and 0.3: mean 0.2, deviation 0.1 * sqrt(2).
+    assert result.users_effect == pytest.approx(2**0.5)
+
+
 def test_one_seed_gives_no_interval_over_seeds_and_says_why():
     method, rival = simulated(np.random.default_rng(0), seeds=1)
     result = compare(method, rival, np.random.default_rng(0))
