@@ -85,6 +85,15 @@ def test_the_critic_compares_with_the_prior():
     assert float(seen[1].mean()) == pytest.approx(0, abs=0.05) and float(seen[1].std()) == pytest.approx(1, abs=0.05)
 
 
+def test_the_critics_loss_is_low_where_it_rates_latents_above_the_prior(monkeypatch):
+    model, item, z = learner(critic_dropout=0.0), torch.randn(7, 12), 2 + torch.randn(7, 6)
+    monkeypatch.setattr(model, "_draw", lambda x: torch.linspace(-1, 1, x.numel()).view_as(x))
+    softplus = torch.nn.functional.softplus
+    with torch.no_grad():
+        cost = softplus(-model.critic(item, z)) + softplus(model.critic(item, model._draw(z)))
+    torch.testing.assert_close(model._update_critic(item, z, 2), cost.mean(-1).sum() / 2)
+
+
 def test_latents_see_the_noise_of_five_positions_and_no_more():
     model, history = learner(), torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
     plain = latents(model, history[0].tolist())[0, -1]

@@ -1,5 +1,7 @@
 """The training loop, driven by a learner whose every score is scripted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,40 @@ def test_history_has_mean_terms_and_metrics():
     assert row["val_HR@5"] == 0.0 and row["val_HR@10"] == 1.0
     assert result.val_metric == row["val_NDCG@10"] == pytest.approx(1 / 3)
     assert row["seconds"] >= 0 and row["eval_seconds"] >= 0
+
+
+def test_the_time_of_a_training_is_that_of_all_its_epochs(monkeypatch):
+    """On a clock that only training and scoring move, by a second each."""
+    learner = Scripted([3, 2, 1])
+    clock = SimpleNamespace(monotonic=lambda: sum(entry[0] != "end" for entry in learner.log))
+    monkeypatch.setattr("harness.fit.time", clock)
+    result, _ = run(None, learner=learner, max_epochs=3)
+    assert result.train_seconds == sum(row["seconds"] + row["eval_seconds"] for row in result.history) == 6
+
+
+def test_noise_in_validation_is_that_of_the_runs_own_seed():
+    def drawn(seed):
+        learner, draws = Scripted([1]), []
+        score = learner.score
+        learner.score = lambda history_BL, user_B, noise: (
+            draws.append(noise.normal(2)) or score(history_BL, user_B, noise)
+        )
+        fit(learner, SPLIT, FitPlan(max_epochs=1), Streams(seed))
+        return torch.cat(draws)
+
+    assert drawn(1).equal(drawn(1)) and not drawn(1).equal(drawn(2))
+
+
+def test_what_a_score_draws_from_the_global_generator_is_not_missing_in_training():
+    def trained(drawn_by_score):
+        learner, draws = Scripted([1]), []
+        score, step = learner.score, learner.training_step
+        learner.score = lambda *arguments: torch.randn(drawn_by_score) is not None and score(*arguments)
+        learner.training_step = lambda batch: draws.append(torch.rand(())) or step(batch)
+        run(None, learner=learner, max_epochs=3)
+        return torch.stack(draws)
+
+    assert trained(5).equal(trained(0))
 
 
 def test_validation_never_ranks_test_items():

@@ -58,6 +58,24 @@ def test_nan_is_refused_even_far_from_the_target():
         rank_of_target(score, torch.tensor([1]))
 
 
+def test_nan_is_refused_in_whichever_rows_it_stands(monkeypatch):
+    """Rows are counted few at a time, here one."""
+    monkeypatch.setitem(ranking.COUNT_BYTES, "cpu", 4 * 3)
+    for row in range(3):
+        score = torch.ones(3, 4)
+        score[row, 2] = float("nan")
+        with pytest.raises(ValueError, match="NaN"):
+            rank_of_target(score, torch.tensor([1, 1, 1]))
+
+
+def test_a_rank_in_the_thousands_is_counted_to_the_unit():
+    """A buffer in half precision would count up to 256 only."""
+    score = torch.rand(8, 5001, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(1, 9)
+    expected = (score[:, 1:] >= score.gather(1, target[:, None])).sum(1, dtype=torch.int64)
+    assert expected.max() > 2000 and rank_of_target(score, target).equal(expected)
+
+
 def test_infinite_scores_are_ranked():
     score = torch.tensor([[-INF, INF, 1.0, -INF]])
     assert rank_of_target(score, torch.tensor([1])).tolist() == [1]

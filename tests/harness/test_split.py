@@ -96,6 +96,11 @@ def test_digest_depends_on_items_offsets_and_catalogue_only(tmp_path):
     assert Sequences(base.items.astype(np.int64), base.offsets.astype(np.int32), 5).sha256 == base.sha256
 
 
+def test_the_digest_of_a_split_covers_the_targets():
+    ends = ([7, 8], [6, 8], [7, 9])
+    assert len({leave_one_out(Sequences.from_lists([[1, 2, 3, *end]], 9)).sha256 for end in ends}) == 3
+
+
 def test_archives_round_trip(tmp_path):
     base = Sequences.from_lists([[1, 2], [3]], 5)
     base.save(tmp_path / "a.npz")
