@@ -51,7 +51,8 @@ def test_seeds_are_compared_as_two_samples(two, capsys):
         two[1].write("sasrec", seed, others)
         two[1].write("stosa", seed, (1, 1))
     run(*two)
-    line = capsys.readouterr().out.splitlines()[-1]
+    *_, head, _, line = capsys.readouterr().out.splitlines()
+    assert head.startswith("| method |")
     assert line.startswith("| sasrec, beauty | 3 / 3 | 75.00 ± 25.00 | 75.00 ± 25.00 | +0.00 [-56.67, +56.67] |")
 
 

@@ -78,9 +78,9 @@ def test_a_disk_that_fails_at_any_step(sequences, undisturbed, tmp_path, monkeyp
     assert cli.run(train.main, argv(sequences, tmp_path)) == 1
     message = one_error(capfd)
     assert os.strerror(number) in message and str(tmp_path) in message
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert "record.json" not in names and step not in names
-    assert not [name for name in names if name.startswith(".")]
+    names = [path.name for path in tmp_path.rglob("*")]
+    assert "run" in names and "checkpoints" in names and "record.json" not in names
+    assert not [name for name in names if name.startswith((step, "."))]
     monkeypatch.undo()
     caplog.set_level("INFO")
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
