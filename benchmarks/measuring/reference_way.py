@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from aligndiff import losses
 from aligndiff.energy import score
 from aligndiff.learner import AlignDiffLearner
-from aligndiff.sampler import correct, noise_std
+from aligndiff.sampler import correction, noise_std
 from baselines.diffurec import PADDING, DiffuRec
 from harness.layers import Dropout, MultiHeadAttention, PreNormBlock, merge_heads, split_heads
 from harness.learner import Learner
@@ -221,7 +221,8 @@ class AlignDiffWay(ReferenceWay):
             noisy_BD = net.noisy(x_BD, torch.full((len(history_BL),), step))
             normal_BLD = noise.normal_per_position(history_BL.shape[1], config.embedding_dim, full=full)
             guided, free = (self.predict(z_BLD, history_BL, normal_BLD, noisy_BD) for z_BLD in branches)
-            x_0_BD = correct(net, (1 + weight) * guided - weight * free, None)
+            x_0_BD = (1 + weight) * guided - weight * free
+            x_0_BD = x_0_BD + correction(net, x_0_BD, None)
             x_BD = float(posterior.from_x0[step]) * x_0_BD + float(posterior.from_xt[step]) * x_BD
             if step > 0:
                 x_BD = x_BD + float(std_T[step]) * noise.normal(config.embedding_dim)
