@@ -209,7 +209,7 @@ def test_initial_interests_of_routing_are_not_saturated():
     rows = np.random.default_rng(0).integers(1, 2001, (50, 6)).tolist()
     view = TrainingView(Sequences.from_lists(rows, 2000))
     learner = comirec.build({"interests": "routing", "loss": "softmax"}, view, Streams(0), Compute())
-    assert float(learner.loss(next(iter(learner.batches())))["loss"]) == pytest.approx(math.log(2000), rel=0.05)
+    assert learner.loss(next(iter(learner.batches())))["loss"].item() == pytest.approx(math.log(2000), rel=0.05)
 
 
 def test_number_of_parameters():
