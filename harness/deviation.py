@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ABSENT = "absent"  # stands for a setting that came with the code after the run
-
 Deviation = dict[str, tuple[Any, Any]]  # dotted name of a setting -> (as it ran, as planned)
 
 
 def deviation(ran: Mapping[str, Any], planned: Mapping[str, Any]) -> Deviation:
-    """Compare two nested settings in what `planned` names; a plan names what decides a result (`Grid.plan`)."""
+    """Compare two nested settings in what both have.
+
+    A plan has what decides a result (`Grid.plan`). What a run lacks came with later code; its code digest tells that.
+    """
     found: Deviation = {}
-    for key, wanted in planned.items():
-        had = ran.get(key, ABSENT)
+    for key in ran.keys() & planned.keys():
+        had, wanted = ran[key], planned[key]
         if isinstance(had, Mapping) and isinstance(wanted, Mapping):
             found |= {f"{key}.{name}": pair for name, pair in deviation(had, wanted).items()}
         elif had != wanted:
