@@ -18,6 +18,8 @@ nothing to it; only the way that training takes is another.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,11 +69,14 @@ def check() -> Outcome:
     )
 
 
+def _finding(name: str, kind: str, **fields: Any) -> Finding:
+    return Finding(id=f"equations/{name}", check="equations", kind=kind, **fields)
+
+
 def _flat_energy() -> Finding:
-    return Finding(
-        id="equations/flat-energy",
-        check="equations",
-        kind="unsupported",
+    return _finding(
+        "flat-energy",
+        "unsupported",
         claims=("energy-needed",),
         printed="eq 13, eq 14",
         expected="a loss that a constant energy does not minimise",
@@ -85,10 +90,9 @@ def _flat_energy() -> Finding:
 
 
 def _correction_sign() -> Finding:
-    return Finding(
-        id="equations/correction-sign",
-        check="equations",
-        kind="inconsistent",
+    return _finding(
+        "correction-sign",
+        "inconsistent",
         claims=("released-code",),
         printed="released loss || g (1 - s) - (y - x) ||^2, correction x - 0.1 g",
         expected="a correction towards the target",
@@ -103,10 +107,9 @@ def _correction_sign() -> Finding:
 
 
 def _orthogonal_maps() -> Finding:
-    return Finding(
-        id="equations/orthogonal-maps",
-        check="equations",
-        kind="context",
+    return _finding(
+        "orthogonal-maps",
+        "context",
         claims=("guidance-needed",),
         printed="eq 2, eq 3",
         expected="",
@@ -121,20 +124,18 @@ def _schedule() -> tuple[Finding, ...]:
     beta_T = beta_schedule(RELEASED_STEPS)
     alpha_bar_T = np.cumprod(1 - beta_T)
     long_alpha_bar_T = np.cumprod(1 - beta_schedule(1000))
-    early = Finding(
-        id="equations/schedule-text",
-        check="equations",
-        kind="inconsistent",
+    early = _finding(
+        "schedule-text",
+        "inconsistent",
         printed="early steps: high noise (0.9)",
         expected=f"beta_1 = {beta_T[0]:.3f}, largest {beta_T.max():.3f}",
         evidence={"T": RELEASED_STEPS, "beta_1": float(beta_T[0]), "largest": float(beta_T.max())},
         sentence=f"The text around eq 5 calls early steps 'high noise (0.9)'; the formula gives {beta_T[0]:.3f} at "
         f"the first of {RELEASED_STEPS} steps and at most {beta_T.max():.3f}.",
     )
-    scale = Finding(
-        id="equations/schedule-length",
-        check="equations",
-        kind="context",
+    scale = _finding(
+        "schedule-length",
+        "context",
         printed="T is not printed",
         expected="",
         evidence={
@@ -152,7 +153,7 @@ def _schedule() -> tuple[Finding, ...]:
 
 
 def _notation(name: str, printed: str, expected: str, sentence: str) -> Finding:
-    return Finding(f"equations/{name}", "equations", "inconsistent", sentence, printed=printed, expected=expected)
+    return _finding(name, "inconsistent", sentence=sentence, printed=printed, expected=expected)
 
 
 _NOTATION = (
