@@ -55,7 +55,7 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
 
 
 def folded(title: str, parts: Sequence[str]) -> list[str]:
-    """What a reader opens if he likes; nothing for nothing."""
+    """What a reader may open; nothing for nothing."""
     return [f"<details><summary>{title}</summary>", *parts, "</details>"] if parts else []
 
 
