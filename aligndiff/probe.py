@@ -30,9 +30,10 @@ def correction_terms(before_BD: Tensor, change_BD: Tensor, target_BD: Tensor) ->
 
 
 def across(a_BD: Tensor, b_BD: Tensor) -> Tensor:
-    """The part of a that is orthogonal to b, per row, in float64."""
+    """The part of a that is orthogonal to b, per row, in float64; zero where float32 could not tell it from nothing."""
     a_BD, along_BD = a_BD.double(), F.normalize(b_BD.double(), dim=-1)
-    return a_BD - (a_BD * along_BD).sum(-1, keepdim=True) * along_BD
+    part_BD = a_BD - (a_BD * along_BD).sum(-1, keepdim=True) * along_BD
+    return part_BD * (part_BD.norm(dim=-1, keepdim=True) > 1e-6 * a_BD.norm(dim=-1, keepdim=True))
 
 
 def cosine(a_BD: Tensor, b_BD: Tensor) -> Tensor:

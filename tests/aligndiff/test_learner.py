@@ -231,7 +231,7 @@ def test_validating_more_often_does_not_change_eta_more_often():
     [
         # Lists, not sets: parallel test processes must collect the same names in the same order.
         ({}, ["correction_cosine_last", "guidance_change", "chain_change", "score_matching", "energy_gap"]),
-        ({"variant": "released"}, ["correction_ratio", "padding_above"]),
+        ({"variant": "released"}, ["correction_ratio", "padding_above", "predicted_norm", "target_norm"]),
         ({"energy": "transformer"}, ["energy_gap"]),
         ({"energy": "none", "guidance": "none"}, ["cross_entropy", "chain_change"]),
     ],
@@ -250,6 +250,17 @@ def test_correction_is_measured_against_the_way_to_the_target():
     before, change, target = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0, 2.0]])
     found = correction_terms(before, change, target)
     assert found["correction_cosine"].item() == pytest.approx(1) and found["correction_ratio"].item() == 0.5
+
+
+def test_what_only_lengthens_the_prediction_goes_nowhere_across_it():
+    """A short target, as small item vectors have at first: any shortening of x~ seems to lead there."""
+    before = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    sideways = torch.zeros(4, 16)
+    sideways[:, :2] = torch.stack([-before[:, 1], before[:, 0]], dim=1)
+    target = 0.01 * sideways
+    shorter, aside = (correction_terms(before, change, target) for change in (-0.1 * before, 1e-3 * sideways - before))
+    assert (shorter["correction_cosine"] > 0.999).all() and not shorter["correction_cosine_across"].any()
+    assert aside["correction_cosine_across"].numpy() == pytest.approx(1, abs=1e-5)
 
 
 def test_probe_measures_what_is_ranked_and_which_energy_is_lower():
