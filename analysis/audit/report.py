@@ -106,8 +106,9 @@ def _counts_line(audit: Audit) -> str:
     objections = [finding for finding in audit.findings if finding.is_alarm]
     of_code = sum("released-code" in finding.claims for finding in objections)
     counts = ", ".join(f"{audit.count(kind)} {kind}" for kind in KINDS if kind in ALARMS and audit.count(kind))
-    said = f"{len(objections)} objections to what is printed: {counts}" if objections else "no objections"
-    return f"{audit.title}: {said}" + (f"; {of_code} of them are to the released code and data." if of_code else ".")
+    said = f"{len(objections)} objections: {counts}" if objections else "no objections"
+    whose = f"; {len(objections) - of_code} are to what is printed, {of_code} to the released code and data"
+    return f"{audit.title}: {said}{whose if of_code else ''}."
 
 
 def _run_lines(audit: Audit) -> list[str]:
