@@ -28,6 +28,8 @@ mask                not said                            DiffuRec's: flattens pad
                                                         queries, hides no key
 energy              eq 10: MLP d -> 2d -> 1 named S,    grad of an MLP of 2 linear        S = grad E; GELU MLP of 3
                     subtracted from vectors             layers ("1"), ELU, dropout 0.3    linear layers, dropout 0.1
+energy_init         not said                            Xavier, uniform                   torch's, which is smaller
+sigma               eq 13 divides by it, no value       read, never defined               sqrt(1 - alpha_bar'_t) in both
 alignment           eq 13, which S = 0 minimises        || g (1 - s^2) - (y_s - x~) ||^2  eq 13, sigma^2 >= 1e-4
 correction          x~ - Omega S, Omega = 0.01          x~ - 0.1 g, a literal             -
 correction_at       every step (eq 11) or once (text)   every step                        every step

@@ -79,14 +79,14 @@ def compare_cells(first: Iterable[Run], second: Iterable[Run], metric: str) -> l
     return found
 
 
-def compare(one: Run, other: Run, metric: str) -> CellAgreement:
-    """Two runs on one dataset, user by user; the key is that of the first."""
+def compare(one: Run, other: Run, metric: str, ranks: str = "test_kept") -> CellAgreement:
+    """Two runs on one dataset, user by user; the key is that of the first.  ranks: which of a run's rank files."""
     if not (one.record.completed and other.record.completed):
         return CellAgreement(one.key, f"{one.record.status} and {other.record.status}", _unlike(one, other))
     if one.record.data_sha256 != other.record.data_sha256:
         return CellAgreement(one.key, "other data", _unlike(one, other))
     same = all(np.array_equal(rank_U, other.ranks[name]) for name, rank_U in one.ranks.items())
-    rank_U, other_U = one.ranks["test_kept"], other.ranks["test_kept"]
+    rank_U, other_U = one.ranks[ranks], other.ranks[ranks]
     gain_U = per_user(other_U, metric) - per_user(rank_U, metric)
     return CellAgreement(
         key=one.key,

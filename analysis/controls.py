@@ -10,20 +10,19 @@ for itself, another seed may move it as far again.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.agreement import compare
 from analysis.load import Run, load_runs
 from analysis.overview import put
+from analysis.seed_by_seed import origin_of
 from analysis.table_formats import pipe_table
 from harness import cli
 from harness.record import write_text_atomically
 
 METRICS = ("HR@10", "NDCG@10")
-CONTINUED = re.compile(r"\.[^0-9].*")  # omega_0.1 is no variant of a sweep's omega_0
 HEAD = (
     "run",
     "weights",
@@ -32,18 +31,6 @@ HEAD = (
     *(f"{metric}, difference (se)" for metric in METRICS),
     "ranks that differ",
 )
-
-
-def origin_of(run: Run, runs: Iterable[Run]) -> Run | None:
-    """The run of the same data and seed with the longest name that `run`'s continues; None for a reading itself."""
-    same = (run.record.dataset, run.record.data_sha256, run.record.seed)
-    found = [
-        other
-        for other in runs
-        if (other.record.dataset, other.record.data_sha256, other.record.seed) == same
-        and CONTINUED.fullmatch(run.record.method.removeprefix(other.record.method))
-    ]
-    return max(found, key=lambda other: len(other.record.method), default=None)
 
 
 def table(runs: Sequence[Run]) -> str:

@@ -3,8 +3,8 @@
     snakemake --configfile config/reference.yaml --cores 2
     python -m analysis.overview --results results/from-reference --runs results/reference/runs
 
-Table 2 as measured beside as printed, the audit's summary, what each trained cell took and where its settings are not
-the full grid's. The audit's findings are copied to where the code host shows them.
+Table 2 as measured beside as printed, AlignDiff seed by seed, the audit's summary, what each trained cell took and where
+its settings are not the full grid's. The audit's findings are copied to where the code host shows them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from analysis import deviations, table_formats
+from analysis import deviations, seed_by_seed, table_formats
 from analysis.audit.report import CAVEAT
 from analysis.inventory import duration
 from analysis.load import Run, Runs, load_runs
@@ -45,6 +45,9 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
             comparison(main, tables, protocol="kept", labels=plan.labels()),
             *folded(
                 "The same with seen items hidden", [comparison(main, tables, protocol="hidden", labels=plan.labels())]
+            ),
+            *folded(
+                "AlignDiff beside DiffuRec and beside its variants, seed by seed", differences_listed(trained, plan)
             ),
             f"**The audit in short.** {CAVEAT}",
             "\n".join(f"- {line}" for line in audit),
@@ -105,6 +108,19 @@ def _pair(block: Block, row: Row) -> tuple[str, str]:
         return cells[0].text, " / ".join(printed)
     mark = CUT_OFF if cells[0].cut_off else ""  # once, behind both figures
     return " / ".join(cell.text.removesuffix(CUT_OFF) for cell in cells) + mark, " / ".join(printed)
+
+
+def differences_listed(trained: Sequence[Run], plan: Plan) -> list[str]:
+    """AlignDiff and DiffuRec against what each of their runs should be compared with, if there are such runs."""
+    family = [
+        run for run in trained if run.record.method.partition(".")[0] in (seed_by_seed.METHOD, seed_by_seed.RIVAL)
+    ]
+    made = seed_by_seed.table(family, names=plan.labels() | plan.datasets)
+    said = (
+        "Points of percent by which the first is higher, and in parentheses the standard error over users, for these "
+        "very weights: how far another seed moves it, the lines of one pair show. Best epoch, and of how many."
+    )
+    return [said, made] if made else []
 
 
 def costs_listed(trained: Sequence[Run], plan: Plan) -> list[str]:

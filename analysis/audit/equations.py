@@ -9,6 +9,8 @@ identity.
 Sign. The released loss is || g - ((y - x) + g s) ||^2 = || g (1 - s) - (y - x) ||^2 with x detached. For 0 < s < 1 it
 is smallest at g = (y - x) / (1 - s), which points from the prediction x to the target y. Inference takes
 x - 0.1 g: at that minimum it is x - 0.1 (y - x) / (1 - s), farther from y than x is by the factor 1 + 0.1 / (1 - s).
+For s > 1 the minimum points the other way. The code reads s = sigma_t^2 from a field that it never defines; the
+deviations of a schedule with alpha_bar > 0, such as sqrt(1 - alpha_bar_t) of our repair, are below 1.
 
 Orthogonal maps. Head i of eq 3 reads Q U_i and K V_i with Q = X W_Q and K = X W_K, and U_1 .. U_h are the columns of
 one orthogonal d x d matrix U, as V_1 .. V_h are of V. So Q U = X (W_Q U), and W_Q is free: with U = I the matrix W_Q U
@@ -64,8 +66,9 @@ def check() -> Outcome:
         checked=len(findings),
         held=0,
         findings=findings,
-        headline="A constant energy minimises eq 13, so the loss does not keep the correction alive; in released code "
-        "loss and correction have opposite signs; schedule, shapes and eq 11, 12 disagree with the text.",
+        headline="A constant energy minimises eq 13, so the loss does not keep the correction alive; in released "
+        "code, for sigma below 1, loss and correction have opposite signs; schedule, shapes and eq 11, 12 disagree "
+        "with the text.",
     )
 
 
@@ -94,15 +97,16 @@ def _correction_sign() -> Finding:
         "correction-sign",
         "inconsistent",
         claims=("released-code",),
-        printed="released loss || g (1 - s) - (y - x) ||^2, correction x - 0.1 g",
+        printed="released loss || g (1 - s) - (y - x) ||^2 with s = sigma_t^2, correction x - 0.1 g",
         expected="a correction towards the target",
         evidence={
             "proof": "the loss is zero at g = (y - x) / (1 - s); x - 0.1 g - y = (x - y) (1 + 0.1 / (1 - s))",
             "distance_factor_at_s_0.5": 1 + RELEASED_STEP / 0.5,
+            "condition": "0 < s < 1",
         },
-        sentence="In the released code the loss is smallest where the learned gradient points from the prediction "
-        "to the target, and inference subtracts that gradient: at the minimum the correction moves away from the "
-        "target.",
+        sentence="In the released code, for every sigma_t below 1 (it reads sigma_t and defines none; our repair's "
+        "are) the loss is smallest where the learned gradient points from the prediction to the target, and inference "
+        "subtracts that gradient: at the minimum the correction moves away from the target.",
     )
 
 

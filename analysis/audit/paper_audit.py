@@ -91,7 +91,7 @@ def _table_outcomes(paper: Paper) -> list[Outcome]:
         arithmetic.check_improvements(cells),
         consistency.check_repeats(cells, same),
         consistency.check_twins(cells),
-        _about_claim(significance.check(cells, P_CAPTION), "p-below-0.001"),
+        _about_claim(significance.check(cells, P_CAPTION, "as the caption of Table 2 says"), "p-below-0.001"),
         significance.check_caption(cells, P_CAPTION),
         significance.check_exact_floor(NUM_RUNS, P_CAPTION),
         statements.check_orderings(spoken, cells),

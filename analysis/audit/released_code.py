@@ -6,13 +6,15 @@ A list of facts read off the repository at one commit (`claims/released_code.csv
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from analysis.audit.finding import Finding, Outcome
 from analysis.audit.paper_tables import DatasetRow
 
 REPOSITORY = "github.com/ZhuYiZ-1205/AlignDiff"
 COMMIT = "e19f27907d488e10360627bd7604afb7b0dcb6c9"  # 2025-06-29
-KIND_OF_EFFECT = {"stops it": "unsupported", "departs from the paper": "inconsistent", "protocol": "context"}
+STOPS = "stops it"
+KIND_OF_EFFECT = {STOPS: "unsupported", "departs from the paper": "inconsistent", "protocol": "context"}
 
 
 def check_code(rows: Iterable[dict[str, str]]) -> Outcome:
@@ -32,7 +34,7 @@ def _headline(findings: tuple[Finding, ...]) -> str:
     effects = [finding.evidence["effect"] for finding in findings]
     counts = {effect: effects.count(effect) for effect in KIND_OF_EFFECT}
     return (
-        f"As released (commit {COMMIT[:7]}) the code does not run: {counts['stops it']} defects stop it. In "
+        f"As released (commit {COMMIT[:7]}) the code does not run: {counts[STOPS]} defects stop it. In "
         f"{counts['departs from the paper']} places it departs from the paper's equations or settings; "
         f"{counts['protocol']} further facts about its protocol are context."
     )
@@ -58,7 +60,7 @@ def _code_finding(row: dict[str, str]) -> Finding:
 def check_data(printed: Iterable[DatasetRow], released: Iterable[DatasetRow]) -> Outcome:
     """Compare the counts of the released data files with Table 1."""
     files = {row.dataset: row for row in released}
-    findings, checked = [], 0
+    findings, agreeing, checked = [], [], 0
     for row in printed:
         file = files[row.dataset]
         counts = [(name, getattr(row, name), getattr(file, name)) for name in ("sequences", "items", "actions")]
@@ -66,6 +68,11 @@ def check_data(printed: Iterable[DatasetRow], released: Iterable[DatasetRow]) ->
         different = [count for count in counts if count[1] != count[2]]
         if different:
             findings.append(_data_finding(file, different))
+        else:
+            agreeing.append(row.dataset)
+    if findings and agreeing:
+        said = f" The counts of {' and '.join(agreeing)} agree."
+        findings = [replace(finding, sentence=finding.sentence + said) for finding in findings]
     wrong = sum(len(finding.evidence["counts"]) for finding in findings)
     return Outcome(
         check="released_data",

@@ -13,6 +13,7 @@ import jinja2
 from analysis.audit.claims import Claim
 from analysis.audit.finding import ALARMS, KINDS, STATUSES, Counterpart, Finding, Outcome, Verdict
 from analysis.audit.paper_audit import Audit
+from analysis.audit.released_code import STOPS
 
 SCHEMA_VERSION = 1
 HERE = Path(__file__).parent
@@ -53,7 +54,7 @@ EXPLAINED: dict[str, str] = {
     "impossible": "no ranking, or no t-test on the stated runs, can give these figures",
     "error in arithmetic": "a derived figure does not follow from the figures it is derived from",
     "inconsistent": "two statements of the same source disagree",
-    "unsupported": "what is printed does not bear the claim out",
+    "unsupported": "what is printed does not bear the claim out; of released code, a place where it stops",
     "context": "figures from elsewhere that a reader should have beside the table",
     "holds": "checked and in order",
 }
@@ -104,10 +105,14 @@ def summary(audit: Audit) -> list[str]:
 
 def _counts_line(audit: Audit) -> str:
     objections = [finding for finding in audit.findings if finding.is_alarm]
-    of_code = sum("released-code" in finding.claims for finding in objections)
+    of_code = sum("released-code" in f.claims or f.check == "released_data" for f in objections)
     counts = ", ".join(f"{audit.count(kind)} {kind}" for kind in KINDS if kind in ALARMS and audit.count(kind))
     said = f"{len(objections)} objections: {counts}" if objections else "no objections"
-    whose = f"; {len(objections) - of_code} are to what is printed, {of_code} to the released code and data"
+    stops = sum(finding.evidence.get("effect") == STOPS for finding in objections)
+    whose = (
+        f"; {len(objections) - of_code} are to what is printed, {of_code} to the released code and data, "
+        f"{stops} of these places where the code stops"
+    )
     return f"{audit.title}: {said}{whose if of_code else ''}."
 
 

@@ -55,7 +55,7 @@ def _symbol_findings(rows: list[dict[str, str]]) -> list[Finding]:
         Finding(
             id=f"settings/symbol-{symbol}",
             check="settings",
-            kind="inconsistent",
+            kind="context",  # it misleads a reader, but no two statements disagree
             printed=symbol,
             expected="one meaning",
             evidence={"meanings": listed},

@@ -26,10 +26,11 @@ from analysis.audit.student import (
 PERMUTED = frozenset({"MMD"})  # metrics that have a permutation test over samples
 
 
-def check(cells: Iterable[Cell], claimed_below: float | None = None) -> Outcome:
+def check(cells: Iterable[Cell], claimed_below: float | None = None, runs_from: str = "") -> Outcome:
     """Test every printed p against the best other model of its column.
 
     claimed_below: a caption's "p < ..."; tested instead of the printed digits, which are compared with it too.
+    runs_from: where the number of runs is printed, if not beside the figures.
     """
     findings, checked, held = [], 0, 0
     for column in columns_of(cells).values():
@@ -38,7 +39,7 @@ def check(cells: Iterable[Cell], claimed_below: float | None = None) -> Outcome:
             if ours.p is None or not rivals:
                 continue
             tried = [
-                _p_finding((ours, rival), (a, b), claimed_below)
+                _p_finding((ours, rival), (a, b), claimed_below, runs_from)
                 for rival in _best_rivals(rivals)
                 if (a := sample_of(ours)) and (b := sample_of(rival))
             ]
@@ -78,7 +79,9 @@ def _best_rivals(rivals: list[Cell]) -> list[Cell]:
     return [rival for rival in rivals if rival.interval.meets(best.interval)]
 
 
-def _p_finding(cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed_below: float | None) -> Finding:
+def _p_finding(
+    cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed_below: float | None, runs_from: str
+) -> Finding:
     ours, rival = cells
     assert ours.p is not None
     claimed = ours.p.interval.hi if claimed_below is None else claimed_below
@@ -116,8 +119,9 @@ def _p_finding(cells: tuple[Cell, Cell], samples: tuple[Sample, Sample], claimed
             "out_of_reach": out_of_reach,
             "has_permutation_test": has_permutation_test,
         },
-        sentence=f"{table_name(ours)}, {ours.dataset} {ours.metric}, {ours.model} against {rival.model}, {n} runs: "
-        f"printed {printed}; the printed means and deviations give Welch p = {welch:.2g}. {tail}"
+        sentence=f"{table_name(ours)}, {ours.dataset} {ours.metric}, {ours.model} against {rival.model}, {n} runs"
+        f"{f' ({runs_from})' if runs_from else ''}: printed {printed}; the printed means and deviations give "
+        f"Welch p = {welch:.2g}. {tail}"
         + (f" At that effect Welch p < {claimed:g} takes {needed} runs." if needed and needed > n else ""),
     )
 

@@ -92,14 +92,15 @@ def check_single_run(cells: list[Cell], users: Mapping[str, int]) -> Outcome:
 
     Source: a sum of R runs is a multiple of R at all of m cut-offs by chance about once in R^m.
     """
-    findings, checked = [], 0
+    found, checked = [], 0
     for row in rows_of(cells).values():
         hits = [cell for metric, cell in row.items() if metric.startswith("HR@") and cell.dataset in users]
         if len(hits) < 3 or not all(has_power(cell.printed, users[cell.dataset], 1) for cell in hits):
             continue
         checked += 1
         if all(is_mean_of_counts(cell.printed, users[cell.dataset], 1) for cell in hits):
-            findings.append(_single_run_finding(hits, users[hits[0].dataset]))
+            found.append(hits)
+    findings = [_single_run_finding(hits, users[hits[0].dataset], checked) for hits in found]
     return Outcome(
         check="single_run",
         question="Are there rows whose HR figures are whole numbers of hits of one run?",
@@ -109,7 +110,7 @@ def check_single_run(cells: list[Cell], users: Mapping[str, int]) -> Outcome:
     )
 
 
-def _single_run_finding(hits: list[Cell], num_users: int) -> Finding:
+def _single_run_finding(hits: list[Cell], num_users: int, looked_at: int) -> Finding:
     first = hits[0]
     counts = [round(cell.value / 100 * num_users) for cell in hits]
     chance = 1.0
@@ -131,8 +132,9 @@ def _single_run_finding(hits: list[Cell], num_users: int) -> Finding:
             "users": num_users,
             "hits": counts,
             "chance_for_arbitrary_digits": chance,
+            "rows_looked_at": looked_at,
         },
         sentence=f"{table_name(first)}, {first.dataset}, {first.model}: every HR is a whole number of hits of one "
         f"run over all users ({listed}). Arbitrary digits would do so with chance {chance:.0e}; sums of five runs, "
-        f"about once in {5 ** len(hits)}.",
+        f"about once in {5 ** len(hits)}; {looked_at} rows were looked at.",
     )

@@ -21,6 +21,11 @@ def test_released_minimum_points_at_the_target_and_the_correction_away(sigma2):
     assert after == pytest.approx(before * (1 + equations.RELEASED_STEP / (1 - sigma2)))
 
 
+def test_the_sign_of_the_released_minimum_needs_sigma_below_1():
+    x, y = np.random.default_rng(1).normal(size=(2, 8))
+    assert equations.released_minimiser(x, y, sigma2=2.0) @ (y - x) < 0
+
+
 def test_schedule_of_equation_5():
     beta_T = equations.beta_schedule(32)
     assert beta_T[0] == pytest.approx(0.125)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.audit.paper_audit import audit_paper
+from analysis.audit.report import summary
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -137,8 +138,39 @@ def test_softmax_sasrec_on_ml_1m(found):
     assert [figure["value"] for figure in figures if figure["seen_items"] == "kept"] == [29.52]
 
 
+def test_a_baseline_above_the_method_in_one_metric_is_shown_in_the_other_too(found):
+    sentence = found["best_baselines/Beauty/SASRec"].sentence
+    assert "HR@10 8.42 with seen items kept" in sentence and "8.126" in sentence
+    assert "NDCG@10 the same runs reach 4.21 with seen items kept" in sentence and "4.9261 is printed" in sentence
+
+
+def test_objections_to_released_code_and_data_are_not_counted_as_objections_to_the_print(audit):
+    objections = [finding for finding in audit.findings if finding.is_alarm]
+    theirs = [f for f in objections if f.check.startswith("released_") or f.id == "equations/correction-sign"]
+    line = next(line for line in summary(audit) if " objections: " in line)
+    assert f"{len(objections)} objections" in line
+    assert (
+        f"{len(objections) - len(theirs)} are to what is printed, {len(theirs)} to the released code and data" in line
+    )
+    assert "12 of these places where the code stops" in line
+
+
+def test_what_agrees_is_said_beside_what_does_not(found):
+    assert found["released_data/ML-1M"].sentence.endswith("The counts of Beauty and Toys agree.")
+
+
+def test_a_rare_pattern_says_among_how_many_rows_it_was_found(found):
+    finding = found["single_run/T2/Beauty/SASRec"]
+    assert finding.evidence["rows_looked_at"] == 46 and "46 rows were looked at" in finding.sentence
+
+
+def test_p_values_say_where_the_number_of_runs_stands(found):
+    assert "5 runs (as the caption of Table 2 says)" in found["p_values/T5/Toys/MMD/AlignDiff"].sentence
+
+
 def test_equations(found):
     assert found["equations/flat-energy"].claims == ("energy-needed",)
+    assert "for every sigma_t below 1" in found["equations/correction-sign"].sentence
     assert "away from the target" in found["equations/correction-sign"].sentence
     schedule = found["equations/schedule-length"].evidence
     assert schedule["steps_above_0.01_of_32"] == 13

@@ -18,6 +18,8 @@ def test_optimum_inside_at_the_edge_and_outside(best, kind):
 
 def test_symbol_with_two_meanings():
     twice = rows("0.5") + [rows("0.3")[0] | {"meaning": "loss weight"}]
-    assert settings.check(twice).findings[0].evidence["meanings"] == ["gain", "loss weight"]
+    outcome = settings.check(twice)
+    assert outcome.findings[0].evidence["meanings"] == ["gain", "loss weight"]
+    assert outcome.findings[0].kind == "context" and outcome.held == outcome.checked  # no two statements disagree
     same = rows("0.5") + [rows("0.3")[0] | {"meaning": "gain (other data)"}]
     assert not settings.check(same).findings
