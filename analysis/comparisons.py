@@ -40,7 +40,7 @@ def compare_runs(runs: Runs, plan: Plan, *, resamples: int = 2000) -> pd.DataFra
 
     Datasets whose runs saw different data are left out: nothing on them can be paired by user.
     """
-    k = 10 if 10 in plan.cutoffs else plan.cutoffs[0]
+    k = plan.headline_cutoff
     rows = [
         row
         for dataset in plan.datasets
@@ -112,7 +112,7 @@ def _gains(found: list[Run], metric: str) -> NDArray[np.float64]:
 
 def _display(plan: Plan, name: str, used: dict[str, list[Run]]) -> str:
     run = used[name][0]
-    return plan.labels()[run.record.method] + name.removeprefix(run.record.method)
+    return plan.labels()[run.record.method] + run.suffix
 
 
 def write(table: pd.DataFrame, folder: Path) -> Path:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from analysis.agreement import compare
 from analysis.load import Run, load_runs
-from analysis.overview import put
+from analysis.markdown import put_between
+from analysis.overview import BEGIN, END
 from analysis.seed_by_seed import origin_of
 from analysis.table_formats import pipe_table
 from harness import cli
-from harness.record import write_text_atomically
 
 METRICS = ("HR@10", "NDCG@10")
 HEAD = (
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     made = table(load_runs(options.runs, allow_mixed=True).runs)
     if options.readme:
-        write_text_atomically(options.readme, put(options.readme.read_text(encoding="utf-8"), made))
+        put_between(options.readme, BEGIN, END, made)
     else:
         print(made)
     return 0

@@ -20,21 +20,23 @@ def read_curves(runs: Runs, plan: Plan, *, metric: str) -> pd.DataFrame:
     """
     labels, swept = plan.labels(), plan.swept()
     planned = {cell.path for cell in plan.cells if cell.method not in swept}
-    parts = [pd.DataFrame(columns=list(COLUMNS))]
+    column, parts = f"val_{metric}", []
     for run in runs.runs:
-        history = read_history(run) if run.key in planned and run.record.completed else ()
-        if f"val_{metric}" not in history:
+        if run.key not in planned or not run.record.completed:
             continue
-        display = labels[run.record.method] + run.method.removeprefix(run.record.method)
-        part = history[["epoch", f"val_{metric}"]].dropna().set_axis(["epoch", "value"], axis=1)
+        history = read_history(run)
+        if column not in history or history[column].isna().all():
+            continue
+        part = history[["epoch", column]].dropna().set_axis(["epoch", "value"], axis=1)
+        display = labels[run.record.method] + run.suffix
         part = part.assign(dataset=run.record.dataset, method=display, seed=run.record.seed, value=100 * part["value"])
         parts.append(part[list(COLUMNS)])
-    filled = [part for part in parts if len(part)]
-    if not filled:
-        return parts[0]
-    order = {label: i for i, label in enumerate(labels.values())}
-    places = lambda names: names.map(lambda name: order[name.partition(" [")[0]])  # noqa: E731
-    return pd.concat(filled, ignore_index=True).sort_values("method", key=places, kind="stable", ignore_index=True)
+    if not parts:
+        return pd.DataFrame(columns=list(COLUMNS))
+    curves = pd.concat(parts, ignore_index=True)
+    order = {label: place for place, label in enumerate(labels.values())}
+    place = curves["method"].str.partition(" [")[0].map(order)
+    return curves.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
 def read_history(run: Run) -> pd.DataFrame:

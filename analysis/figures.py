@@ -10,9 +10,10 @@ A figure without data is not drawn.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ Drawn = tuple[Figure, FigureEntry]
 
 def draw_curves(runs: Runs, plan: Plan) -> Iterator[Drawn]:
     """Draw validation curves, a figure per dataset with a few methods per panel."""
-    k = 10 if 10 in plan.cutoffs else plan.cutoffs[0]
+    k = plan.headline_cutoff
     curves = read_curves(runs, plan, metric=f"NDCG@{k}")
     for dataset, display in plan.datasets.items():
         table = curves[curves["dataset"] == dataset]
@@ -206,14 +207,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = load_runs(options.runs, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed)
     tested = comparisons.read(options.tables) if options.tables else comparisons.compare_runs(runs, plan)
     mmd = mmd_table.read_folder(options.mmd, runs) if options.mmd else []
-    parts: list[Callable[[], Iterator[Drawn]]] = [
-        lambda: draw_differences(tested, plan),
-        lambda: draw_sweeps(runs, plan),
-        lambda: draw_mmd(mmd, plan),
-        lambda: draw_projections(options.representations, plan) if options.representations else iter(()),
-        lambda: draw_curves(runs, plan),
-    ]
-    write((drawn for part in parts for drawn in part()), options.out)
+    drawn = itertools.chain(  # one at a time: each is drawn when it is written
+        draw_differences(tested, plan),
+        draw_sweeps(runs, plan),
+        draw_mmd(mmd, plan),
+        draw_projections(options.representations, plan) if options.representations else (),
+        draw_curves(runs, plan),
+    )
+    write(drawn, options.out)
     return 0
 
 

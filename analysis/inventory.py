@@ -95,7 +95,7 @@ def _entry(run: Run, label: str, command: str, *, reason: str = "", deviation: s
     return Entry(
         key=run.key,
         dataset=record.dataset,
-        label=label + (f" [{run.group}]" if run.group else ""),
+        label=label + run.suffix,
         seed=str(record.seed),
         status=WORDS.get(record.status, record.status),
         reason="; ".join(part for part in (reason, record.reason) if part),

@@ -9,7 +9,7 @@ dataset must share its data.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,22 @@ class MixedRunsError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `method` differs from the record's only where mixed runs are shown as separate rows."""
+    """One run."""
 
     path: str  # of the record, as found on disk
     record: RunRecord
-    method: str
     group: str = ""  # what tells mixed runs of one method apart, e.g. "code 3fa2c1d0"
     ranks: dict[str, NDArray[np.int32]] = field(default_factory=dict, repr=False)
+
+    @property
+    def suffix(self) -> str:
+        """What the name of its method continues with where mixed runs are shown as separate rows."""
+        return f" [{self.group}]" if self.group else ""
+
+    @property
+    def method(self) -> str:
+        """Its method, as a row of its own where mixed runs are shown."""
+        return self.record.method + self.suffix
 
     @property
     def key(self) -> str:
@@ -131,7 +140,7 @@ def load_runs(folder: Path | str, *, skip_corrupt: bool = False, allow_mixed: bo
 
 def _load(path: Path) -> Run:
     record = read_record(path)
-    run = Run(str(path), record, record.method)
+    run = Run(str(path), record)
     if run.key != "/".join(path.parts[-4:-1]):
         raise CorruptRecordError(f"{path}: is the record of {run.key}, so its folder was copied or renamed")
     if not record.completed:
@@ -141,7 +150,7 @@ def _load(path: Path) -> Run:
         raise CorruptRecordError(f"{path}: a completed run without ranks of test users; delete its folder, run again")
     for name, rank_U in ranks.items():
         _check_ranks(path, record, name, rank_U)
-    return Run(str(path), record, record.method, ranks=ranks)
+    return replace(run, ranks=ranks)
 
 
 def _ranks(path: Path, record: RunRecord) -> dict[str, NDArray[np.int32]]:
@@ -208,6 +217,5 @@ def _separated(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         seen = values[run.record.dataset, run.record.method]
         group = ", ".join(f"{kind} {value}" for kind, value in kinds(run.record).items() if len(seen[kind]) > 1)
-        name = f"{run.method} [{group}]" if group else run.method
-        separated.append(Run(run.path, run.record, name, group, run.ranks))
+        separated.append(replace(run, group=group))
     return separated

@@ -64,6 +64,16 @@ class Cell:
         return f"{self.value:z.{self.decimals}f}{spread}{CUT_OFF if self.cut_off else ''}"
 
 
+def behind(one: Cell, other: Cell) -> dict[str, Any]:
+    """What a figure made of two cells rests on, as fields of its own cell."""
+    return {
+        "n": min(one.n, other.n),
+        "cut_off": one.cut_off + other.cut_off,
+        "records": one.records + other.records,
+        "runs": one.runs + other.runs,
+    }
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of the runs planned for one method on one dataset."""

@@ -64,7 +64,6 @@ def mmd_by_view(
     multipliers: Sequence[float] = MULTIPLIERS,
     permutations: int = 200,
     max_users: int | None = None,
-    device: str | None = None,
 ) -> list[MMDResult]:
     """Measure one run: every view under every multiple of its median bandwidth, on the same users.
 
@@ -80,7 +79,7 @@ def mmd_by_view(
         pair = view_of(generated_UD, truth_UD, view)
         median = median_bandwidth(*pair, rng)
         bandwidths = [multiplier * median for multiplier in multipliers]
-        found = mmd_test(*pair, rng, bandwidths=bandwidths, permutations=permutations, device=device)
+        found = mmd_test(*pair, rng, bandwidths=bandwidths, permutations=permutations)
         results += [replace(r, view=view, multiplier=m) for r, m in zip(found, multipliers, strict=True)]
     return results
 
@@ -93,7 +92,6 @@ def mmd_test(
     bandwidths: Sequence[float],
     permutations: int = 200,
     paired: bool = True,
-    device: str | None = None,
     block: int = BLOCK,
 ) -> list[MMDResult]:
     """Estimate squared MMD per bandwidth, with permutation p = (1 + #{null >= observed}) / (1 + permutations).
@@ -111,7 +109,7 @@ def mmd_test(
     if permutations:
         relabelled = _swapped(n, permutations, rng) if paired else _shuffled(sign_PN, permutations, rng)
         sign_PN = np.concatenate([sign_PN, relabelled])
-    all_sums = kernel_sums(pooled.astype(np.float32), sign_PN, bandwidths, device=device, block=block)
+    all_sums = kernel_sums(pooled.astype(np.float32), sign_PN, bandwidths, block=block)
     results = []
     for bandwidth, sums in zip(bandwidths, all_sums, strict=True):
         biased_P = sums.first / n**2 + sums.second / m**2 - 2 * sums.between / (n * m)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.audit.paper_tables import Paper
 from analysis.load import MixedRunsError, Runs
-from analysis.measured import Cell, averaged, marked
+from analysis.measured import Cell, averaged, behind, marked
 from analysis.mmd import MULTIPLIERS, VIEWS
 from analysis.mmd_run import IDENTITY, SCHEMA
 from analysis.plan import Plan
@@ -167,34 +167,34 @@ def _cell(runs: Sequence[MMDRun], view: str, text: str, planned: int) -> Cell:
 def _claims(here, cells, claimed) -> tuple[Row, ...]:
     """Two rows: the relative difference of the means, and Welch's test over seeds, which the claim is about."""
     by_method = dict(zip(PRINTED_NAMES, cells, strict=True))
-    ours, rival = by_method[CLAIMANT], by_method[RIVAL]
-    gains, tests = [], []
-    for view, mine, theirs in zip(VIEWS, ours, rival, strict=True):
-        gain = Cell(claimed.improvement.text if claimed else "", state="not run")
-        test = Cell(claimed.p.text if claimed else "", state="not run", decimals=4)
-        if view == "raw":
-            gain, test = (Cell(cell.printed, state="not comparable") for cell in (gain, test))
-        elif mine.value is not None and theirs.value is not None:
-            shared = {
-                "n": min(mine.n, theirs.n),
-                "cut_off": mine.cut_off + theirs.cut_off,
-                "records": mine.records + theirs.records,
-                "runs": mine.runs + theirs.runs,
-            }
-            if theirs.value > 0:
-                gain = Cell(gain.printed, value=100 * (theirs.value - mine.value) / theirs.value, decimals=1, **shared)
-            else:
-                gain = Cell(gain.printed, state="rival not above zero", **shared)
-            values = [np.array([run.value(view) for run in here if run.method == m]) for m in (CLAIMANT, RIVAL)]
-            result = welch_t(*values, 0.95) if min(map(len, values)) > 1 else None
-            test = (
-                Cell(test.printed, value=result.p, decimals=4, is_p=True, **shared)
-                if result
-                else Cell(test.printed, state="needs two seeds each", **shared)
-            )
-        gains.append(gain)
-        tests.append(test)
-    return Row("AlignDiff below DiffuRec, %", "", tuple(gains)), Row("p of it (Welch, over seeds)", "", tuple(tests))
+    sides = list(zip(VIEWS, by_method[CLAIMANT], by_method[RIVAL], strict=True))
+    gain, p = (claimed.improvement.text, claimed.p.text) if claimed else ("", "")
+    gains = tuple(_gain(view, *pair, gain) for view, *pair in sides)
+    tests = tuple(_difference_p(here, view, *pair, p) for view, *pair in sides)
+    return Row("AlignDiff below DiffuRec, %", "", gains), Row("p of it (Welch, over seeds)", "", tests)
+
+
+def _gain(view: str, ours: Cell, rival: Cell, printed: str) -> Cell:
+    if view == "raw":
+        return Cell(printed, state="not comparable")
+    if ours.value is None or rival.value is None:
+        return Cell(printed, state="not run")
+    if rival.value <= 0:
+        return Cell(printed, state="rival not above zero", **behind(ours, rival))
+    value = 100 * (rival.value - ours.value) / rival.value
+    return Cell(printed, value=value, decimals=1, **behind(ours, rival))
+
+
+def _difference_p(here: Sequence[MMDRun], view: str, ours: Cell, rival: Cell, printed: str) -> Cell:
+    if view == "raw":
+        return Cell(printed, state="not comparable")
+    if ours.value is None or rival.value is None:
+        return Cell(printed, state="not run", decimals=4)
+    values = [np.array([run.value(view) for run in here if run.method == method]) for method in (CLAIMANT, RIVAL)]
+    test = welch_t(*values, 0.95) if min(map(len, values)) > 1 else None
+    if test is None:
+        return Cell(printed, state="needs two seeds each", **behind(ours, rival))
+    return Cell(printed, value=test.p, decimals=4, is_p=True, **behind(ours, rival))
 
 
 def _printed(cell) -> str:

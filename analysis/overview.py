@@ -3,8 +3,8 @@
     snakemake --configfile config/reference.yaml --cores 2
     python -m analysis.overview --results results/from-reference --runs results/reference/runs
 
-Table 2 as measured beside as printed, AlignDiff seed by seed, the audit's summary, what each trained cell took and where
-its settings are not the full grid's. The audit's findings are copied to where the code host shows them.
+Table 2 as measured beside as printed, AlignDiff seed by seed, the audit's summary, what each trained cell took and
+where its settings are not the full grid's. The audit's findings are copied to where the code host shows them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from analysis import deviations, seed_by_seed, table_formats
 from analysis.audit.report import CAVEAT
 from analysis.inventory import duration
 from analysis.load import Run, Runs, load_runs
+from analysis.markdown import put_between
 from analysis.measured import CUT_OFF, CUT_OFF_MEANS, NOT_RUN, Cell
+from analysis.mmd_table import RIVAL
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
-from analysis.table_specs import FLOORS, OWN_VARIANTS, TWINS
+from analysis.table_specs import CLAIMANT, FLOORS, OWN_VARIANTS, TWINS
 from harness import cli
 from harness.record import write_text_atomically
 
@@ -112,9 +114,7 @@ def _pair(block: Block, row: Row) -> tuple[str, str]:
 
 def differences_listed(trained: Sequence[Run], plan: Plan) -> list[str]:
     """AlignDiff and DiffuRec against what each of their runs should be compared with, if there are such runs."""
-    family = [
-        run for run in trained if run.record.method.partition(".")[0] in (seed_by_seed.METHOD, seed_by_seed.RIVAL)
-    ]
+    family = [run for run in trained if run.record.method.partition(".")[0] in (CLAIMANT, RIVAL)]
     made = seed_by_seed.table(family, names=plan.labels() | plan.datasets)
     said = (
         "Points of percent by which the first is higher, and in parentheses the standard error over users, for these "
@@ -178,15 +178,6 @@ def _listed(values: Iterable[str]) -> str:
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
-def put(text: str, part: str) -> str:
-    """Replace what stands between the marks.  Raises ValueError without both marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README: the marks {BEGIN} and {END} are missing; put them where the figures belong")
-    return f"{before}{BEGIN}\n\n{part}\n\n{END}{after}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.overview", description=__doc__)
     parser.add_argument("--results", required=True, type=Path, help="folder with plan.json, tables/ and audit/")
@@ -198,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     findings = json.loads((arguments.results / "audit" / "findings.json").read_text(encoding="utf-8"))
     plan = read_plan(arguments.results / "plan.json")
     part = overview(tables, findings["summary"]["lines"], load_runs(arguments.runs), plan)
-    write_text_atomically(arguments.readme, put(arguments.readme.read_text(encoding="utf-8"), part))
+    put_between(arguments.readme, BEGIN, END, part)
     found = (arguments.results / "audit" / "findings.md").read_text(encoding="utf-8")
     write_text_atomically(arguments.findings, found)
     return 0

@@ -5,9 +5,9 @@
     {"name": "demo",
      "cells": [{"dataset": "beauty", "method": "aligndiff", "seed": 1, "display": "AlignDiff", "variant_of": null,
                 "weights_of": null}],
-     "sweeps": [{"name": "omega", "field": "omega", "values": [0.01, 0.1], "method": "aligndiff",
+     "sweeps": [{"name": "omega", "field": "correction", "values": [0.01, 0.1], "method": "aligndiff",
                  "cells": ["aligndiff.omega_0.01", "aligndiff.omega_0.1"]}],
-     "settings": {"beauty": {"aligndiff": {"model": {"omega": 0.01}, "training": {"max_epochs": 200}}}},
+     "settings": {"beauty": {"aligndiff": {"model": {"correction": 0.01}, "training": {"max_epochs": 200}}}},
      "datasets": {"beauty": {"display": "Beauty"}},
      "cutoffs": [5, 10, 20],
      "verdicts": true,
@@ -81,6 +81,11 @@ class Plan:
         for cell in self.cells:
             found.setdefault(cell.method, cell)
         return found
+
+    @property
+    def headline_cutoff(self) -> int:
+        """K where only one is shown: 10, unless the plan has none."""
+        return 10 if 10 in self.cutoffs else self.cutoffs[0]
 
     def labels(self) -> dict[str, str]:
         """Display name of every method, followed by its key where two methods share one."""

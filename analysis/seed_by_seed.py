@@ -18,12 +18,13 @@ from pathlib import Path
 
 from analysis.agreement import compare
 from analysis.load import Run, load_runs
+from analysis.mmd_table import RIVAL
 from analysis.table_formats import pipe_table
+from analysis.table_specs import CLAIMANT, TUNED
 from harness import cli
 
 METRICS = ("HR@10", "NDCG@10")
 PROTOCOLS = ("kept", "hidden")
-METHOD, RIVAL, TUNED = "aligndiff", "diffurec", "aligndiff.tuned"
 CONTINUED = re.compile(r"\.[^0-9].*")  # omega_0.1 is no variant of a sweep's omega_0
 HEAD = (
     *("", "beside", "seed", "best epoch of", "beside it"),
@@ -41,7 +42,7 @@ def rival_of(run: Run, runs: Iterable[Run]) -> Run | None:
     """The DiffuRec of the same data, seed and configuration as an AlignDiff; None for everything else."""
     name, _, configuration = run.record.method.partition(".")
     wanted = ".".join(filter(None, (RIVAL, configuration)))
-    found = [other for other in _of_same_seed(run, runs) if name == METHOD and other.record.method == wanted]
+    found = [other for other in _of_same_seed(run, runs) if name == CLAIMANT and other.record.method == wanted]
     return found[0] if found else None
 
 

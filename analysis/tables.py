@@ -20,7 +20,7 @@ from typing import Any
 from analysis import comparisons, mmd_table, table_formats
 from analysis.audit.paper_tables import Paper, load_paper
 from analysis.load import PROTOCOLS, load_runs
-from analysis.measured import NOT_RUN, Cell, Measurements, marked
+from analysis.measured import NOT_RUN, Cell, Measurements, behind, marked
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
 from analysis.table_specs import (
@@ -134,12 +134,9 @@ def _improvement(rows: Sequence[Row], claimed: Sequence, num_rivals: int, *, is_
             Cell(
                 text,
                 value=100 * (cell.value - rival.value) / rival.value,
-                n=min(cell.n, rival.n),
-                cut_off=cell.cut_off + rival.cut_off,
                 note=f"against {best.label}{few}",
                 decimals=1,
-                records=cell.records + rival.records,
-                runs=cell.runs + rival.runs,
+                **behind(cell, rival),
             )
         )
     return Row("AlignDiff over the best baseline, %", "", tuple(cells))

@@ -38,7 +38,7 @@ class Config:
 
     embedding_dim: int = 50
     max_len: int = 5  # L, the window
-    num_targets: int = 3  # T; 1 on Amazon, where with 3 most users would have an input of padding only
+    num_targets: int = 3  # T; 1 on Amazon, where with 3 a third of the users would have an input of padding only
     num_horizontal: int = 16  # filters of each height 1..L
     num_vertical: int = 4
     dropout: float = 0.5

@@ -18,6 +18,7 @@ import numpy as np
 from analysis.audit import planted
 from analysis.audit.finding import KINDS
 from analysis.audit.table_audit import table_outcomes
+from analysis.markdown import put_between
 from harness import cli
 from harness.digest import ROOT
 
@@ -73,19 +74,6 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_readme(record: dict[str, Any]) -> None:
-    """Replace the marked part of the audit's README.
-
-    Raises ValueError if the marks are gone.
-    """
-    text = README.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{README}: the marks {BEGIN} and {END} are missing; put them where the table belongs")
-    head, rest = text.split(BEGIN, 1)
-    tail = rest.split(END, 1)[1]
-    README.write_text(f"{head}{BEGIN}\n{markdown(record)}\n{END}{tail}", encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and record, or put the record into the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", action="store_true", help="measure nothing; update the README from the record")
     arguments = parser.parse_args(argv)
     if arguments.readme:
-        write_readme(json.loads(arguments.record.read_text(encoding="utf-8")))
+        put_between(README, BEGIN, END, markdown(json.loads(arguments.record.read_text(encoding="utf-8"))))
         return 0
     record = measure(arguments.tables, arguments.seed)
     arguments.record.parent.mkdir(parents=True, exist_ok=True)

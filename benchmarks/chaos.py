@@ -158,7 +158,7 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
             *(sys.executable, "-m", "workflow.scripts.train"),
             *("--sequences", str(place.out / f"data/{cell.dataset}/sequences.npz"), "--dataset", cell.dataset),
             *("--method", cell.method, "--seed", str(cell.seed), "--compute", grid.compute_json()),
-            *("--overrides", json.dumps(grid.overrides(cell.method)), "--clock", grid.clock_json()),
+            *("--overrides", json.dumps(grid.deciding_overrides(cell.method)), "--clock", grid.clock_json()),
             *("--out", str(run / "runs" / cell.path), "--checkpoints", str(run / "checkpoints")),
         ]
         if cell.path not in seconds:

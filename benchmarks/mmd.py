@@ -1,4 +1,4 @@
-"""Time and peak memory of one MMD test at full size: python -m benchmarks.mmd [--users N] [--device cuda]
+"""Time and peak memory of one MMD test at full size: python -m benchmarks.mmd [--users N]
 
 Writes benchmarks/records/mmd.json. Fails if the process ever held more than 2 GB.
 """
@@ -22,7 +22,7 @@ RECORD = Path(__file__).parent / "records" / "mmd.json"
 LIMIT_BYTES = 2_000_000_000
 
 
-def measure(num_users: int, dim: int, permutations: int, device: str | None) -> dict:
+def measure(num_users: int, dim: int, permutations: int) -> dict:
     """Run the test on two normal samples a hair apart and return what it cost and found."""
     rng = np.random.default_rng(0)
     generated = rng.normal(0.01, 1, size=(num_users, dim)).astype(np.float32)
@@ -30,13 +30,12 @@ def measure(num_users: int, dim: int, permutations: int, device: str | None) -> 
     start = time.perf_counter()
     bandwidth = median_bandwidth(generated, truth, rng)
     bandwidth_seconds = time.perf_counter() - start
-    (result,) = mmd_test(generated, truth, rng, bandwidths=[bandwidth], permutations=permutations, device=device)
+    (result,) = mmd_test(generated, truth, rng, bandwidths=[bandwidth], permutations=permutations)
     return {
         "num_users": num_users,
         "dim": dim,
         "permutations": permutations,
         "bandwidths": 1,
-        "device": device or "numpy",
         "cpu": platform.processor() or platform.machine(),
         "cpu_count": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "library default"),
@@ -55,10 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--permutations", type=int, default=200)
-    parser.add_argument("--device", help="a torch device; numpy without it")
     parser.add_argument("--record", type=Path, default=RECORD)
     args = parser.parse_args(argv)
-    found = measure(args.users, args.dim, args.permutations, args.device)
+    found = measure(args.users, args.dim, args.permutations)
     args.record.parent.mkdir(parents=True, exist_ok=True)
     args.record.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))

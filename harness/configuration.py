@@ -76,5 +76,7 @@ def _explain(error: ValidationError) -> str:
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{where}: missing key {', '.join(map(repr, missing))}"
     if error.validator == "pattern":
-        return f"{where}: {error.instance!r} becomes part of paths; take letters, digits, '.', '_', '-' (in a path '/')"
+        strict = error.validator_value == "^[a-z0-9_]+$"
+        take = "lower-case letters, digits, '_'" if strict else "letters, digits, '.', '_', '-' (in a path '/')"
+        return f"{where}: {error.instance!r} becomes part of paths; take {take}"
     return f"{where}: {error.message}"

@@ -136,7 +136,7 @@ class Grid:
     def reusing(self) -> list[str]:
         return [name for name, each in self.contestants.items() if each.weights_of is not None]
 
-    def overrides(self, method: str) -> dict[str, Any]:
+    def deciding_overrides(self, method: str) -> dict[str, Any]:
         """What the configuration changes in a method and what may change its result: all without the clock.
 
         Order: all, then its origin's, then its own, then a sweep's value.

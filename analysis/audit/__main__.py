@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except BrokenPipeError:
-        raise
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) or os.environ.get("ALIGNDIFF_TRACEBACK"):
+            raise  # cli.run knows both
+        print(f"error: {cli.one_line(error)}", file=sys.stderr)
         return 2
 
 

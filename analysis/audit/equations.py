@@ -40,23 +40,6 @@ def beta_schedule(num_steps: int) -> NDArray[np.float64]:
     return np.where(t_T <= KNEE * num_steps, rising_T, BETA_MAX / 10)
 
 
-def score_matching_loss(s_x: NDArray[np.float64], s_y: NDArray[np.float64], sigma2: float) -> float:
-    """One term of eq 13."""
-    residual = s_x - ((s_y - s_x) / sigma2 + s_x * sigma2)
-    return float(0.5 * residual @ residual)
-
-
-def released_loss(g: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64], sigma2: float) -> float:
-    """One term of the released code's loss."""
-    residual = g - ((y - x) + g * sigma2)
-    return float(residual @ residual)
-
-
-def released_minimiser(x: NDArray[np.float64], y: NDArray[np.float64], sigma2: float) -> NDArray[np.float64]:
-    """The gradient at which the released loss is zero, for sigma2 != 1."""
-    return (y - x) / (1 - sigma2)
-
-
 def check() -> Outcome:
     """State what follows from the equations."""
     findings = (_flat_energy(), _correction_sign(), _orthogonal_maps(), *_schedule(), *_NOTATION)

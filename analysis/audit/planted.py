@@ -15,11 +15,11 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import ttest_ind
 
 from analysis.audit.cells import Cell
 from analysis.audit.feasibility import GAINS
 from analysis.audit.printed import Printed
-from analysis.audit.student import two_sided_p, welch_df
 
 CUTOFFS = (5, 10, 20)
 METRICS = tuple(f"{name}@{k}" for name in ("HR", "NDCG") for k in CUTOFFS)
@@ -109,7 +109,7 @@ def _with_claims(cell: Cell, figures: Figures) -> Cell:
     return replace(
         cell,
         improvement=_printed(100 * (ours_R.mean() / rival_R.mean() - 1), 1),
-        p=Printed.parse(f"{_welch(ours_R, rival_R):.1e}"),
+        p=Printed.parse(f"{ttest_ind(ours_R, rival_R, equal_var=False).pvalue:.1e}"),
     )
 
 
@@ -118,12 +118,6 @@ def _ours_and(place: int, cell: Cell, figures: Figures) -> tuple[NDArray[np.floa
     column = METRICS.index(cell.metric)
     rivals = sorted((figures[cell.dataset, model][:, column] for model in MODELS[1:]), key=lambda run_R: -run_R.mean())
     return figures[cell.dataset, cell.model][:, column], rivals[place]
-
-
-def _welch(a_R: NDArray[np.float64], b_R: NDArray[np.float64]) -> float:
-    a, b = a_R.var(ddof=1) / len(a_R), b_R.var(ddof=1) / len(b_R)
-    t = (a_R.mean() - b_R.mean()) / np.sqrt(a + b)
-    return two_sided_p(t, welch_df(a, b, len(a_R) - 1, len(b_R) - 1))
 
 
 # Defects. Each takes a simulation and a generator and returns the cells of one table.

@@ -126,7 +126,8 @@ def _run_lines(audit: Audit) -> list[str]:
     decided = [verdict for verdict in verdicts if verdict.status != "undecided"]
     decided.sort(key=lambda v: ASKED_FIRST.index(v.claim) if v.claim in ASKED_FIRST else len(ASKED_FIRST))
     lines = [f"{v.status.capitalize()} in our runs: {stated[v.claim]} {v.because}" for v in decided[: RUN_LINES - 1]]
-    ours, theirs = (_statuses([v for v in verdicts if (v.claim in asked) is ours]) for ours in (True, False))
+    ours = _statuses([v for v in verdicts if v.claim in asked])
+    theirs = _statuses([v for v in verdicts if v.claim not in asked])
     counted = "; ".join(
         f"{whose}: {counts}"
         for whose, counts in (("the paper's statements", theirs), ("our questions", ours))
@@ -148,9 +149,11 @@ def _inside(figures: list[Counterpart]) -> str:
     figures = [b for b in figures if not b.claim.startswith("improvement/")]  # percent of a baseline, not points
     if not figures:
         return ""
-    seeds, reach = min((b.runs, -(b.interval[1] - b.interval[0]) / 2) for b in figures if b.interval)
+    known = [(b.runs, (b.interval[1] - b.interval[0]) / 2) for b in figures if b.interval]
+    seeds = min(runs for runs, _ in known)
+    reach = max(half for runs, half in known if runs == seeds)
     held = f"{sum(bool(b.inside) for b in figures)} of {len(figures)} printed figures lie in an interval of our runs"
-    width = f"over {seeds} seeds such an interval reaches up to ±{-reach:.2f} points, so lying in it may say little"
+    width = f"over {seeds} seeds such an interval reaches up to ±{reach:.2f} points, so lying in it may say little"
     return f" {held}; {width}.{_outside(figures)}"
 
 

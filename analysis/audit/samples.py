@@ -40,9 +40,9 @@ class Samples:
         self.measurements = Measurements(runs, plan)
         self._values: dict[tuple[str, str, str, str], dict[int, float]] = {}
         metrics = [f"{name}@{k}" for name in ("HR", "NDCG") for k in sorted({*plan.cutoffs, *PAPER_CUTOFFS})]
-        for run in runs.runs:
+        for run in filter(self._is_planned, runs.runs):
             for key, rank_U in run.ranks.items():
-                for metric in metrics if self._is_planned(run) else ():
+                for metric in metrics:
                     where = (run.record.dataset, run.record.method, key.removeprefix("test_"), metric)
                     value = 100 * float(per_user(rank_U, metric).mean())
                     self._values.setdefault(where, {})[run.record.seed] = value

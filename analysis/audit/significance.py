@@ -14,7 +14,6 @@ from analysis.audit.finding import ALARMS, KINDS, Finding, Kind, Outcome
 from analysis.audit.student import (
     Sample,
     correlation_needed,
-    exact_floor,
     rank_sum_floor,
     runs_needed,
     sample_of,
@@ -22,6 +21,7 @@ from analysis.audit.student import (
     smallest_welch_p,
     welch_p,
 )
+from analysis.resampling import sign_flip_floor
 
 PERMUTED = frozenset({"MMD"})  # metrics that have a permutation test over samples
 
@@ -114,7 +114,7 @@ def _p_finding(
             "smallest_paired_p": paired_floor,
             "correlation_needed": correlation,
             "runs_needed_for_welch": needed,
-            "exact_paired_floor": exact_floor(n),
+            "exact_paired_floor": sign_flip_floor(n),
             "rank_sum_floor": rank_sum_floor(n, samples[1].n),
             "out_of_reach": out_of_reach,
             "has_permutation_test": has_permutation_test,
@@ -185,7 +185,7 @@ def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:
 
 def check_exact_floor(num_runs: int, claimed_below: float) -> Outcome:
     """Compare a claimed p with the smallest p that exact tests on so few runs can give at all."""
-    floor = exact_floor(num_runs)
+    floor = sign_flip_floor(num_runs)
     rank_sum = rank_sum_floor(num_runs, num_runs)
     holds = claimed_below > min(floor, rank_sum)
     finding = Finding(

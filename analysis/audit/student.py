@@ -126,11 +126,6 @@ def _with_runs(sample: Sample, n: int) -> Sample:
     return Sample(sample.mean, sample.std, n, sample.means, sample.stds)
 
 
-def exact_floor(n: int) -> float:
-    """Smallest two-sided p of an exact sign-flip or Wilcoxon signed-rank test on n pairs."""
-    return 2 / 2**n
-
-
 def rank_sum_floor(n1: int, n2: int) -> float:
     """Smallest two-sided p of an exact Wilcoxon rank-sum test."""
     return 2 / comb(n1 + n2, n1)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import harness.cli
+from analysis.markdown import put_between
 from benchmarks.measuring import targets
 from benchmarks.measuring.timing import RECORDS, clock
-from harness.record import write_text_atomically
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- records begin -->", "<!-- records end -->"
@@ -195,11 +195,7 @@ def markdown(folder: Path = RECORDS) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    text = README.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{README}: the marks {BEGIN} and {END} are missing; put them where the tables belong")
-    head, tail = text.split(BEGIN, 1)[0], text.split(END, 1)[1]
-    write_text_atomically(README, f"{head}{BEGIN}\n\n{markdown()}\n\n{END}{tail}")
+    put_between(README, BEGIN, END, markdown())
     return 0
 
 

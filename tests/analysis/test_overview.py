@@ -90,13 +90,6 @@ def test_nothing_is_said_where_all_runs_are_as_planned_or_no_settings_are(grid):
     assert [overview.deviations_listed(load_runs(grid.runs), plan) for plan in plans] == [[], []]
 
 
-def test_the_part_is_put_between_the_marks_and_nowhere_else():
-    text = f"before {overview.BEGIN} old {overview.END} after"
-    assert overview.put(text, "new") == f"before {overview.BEGIN}\n\nnew\n\n{overview.END} after"
-    with pytest.raises(ValueError, match="marks"):
-        overview.put("no marks", "new")
-
-
 @pytest.mark.slow
 def test_the_readme_shows_the_committed_runs(tmp_path):
     """After new runs: snakemake --configfile config/reference.yaml, then python -m analysis.overview."""

@@ -198,7 +198,9 @@ def test_when_to_save_and_stop_changes_no_digest_and_reaches_the_job_apart():
     clock = {"time_budget_seconds": 60, "checkpoint_seconds": 5}
     timed = Grid(config(overrides={"all": {"training": clock}, "sasrec": {"training": {"max_epochs": 3}}}))
     assert digests(timed) == digests(plain)
-    assert [timed.overrides(m) for m in ("sasrec", "diffurec")] == [plain.overrides(m) for m in ("sasrec", "diffurec")]
+    assert [timed.deciding_overrides(m) for m in ("sasrec", "diffurec")] == [
+        plain.deciding_overrides(m) for m in ("sasrec", "diffurec")
+    ]
     assert plain.clock() == {} and timed.clock() == {"sasrec": clock, "diffurec": clock}
     assert timed.settings("beauty", "sasrec")["training"]["time_budget_seconds"] == 60
     assert digests(Grid(config(overrides={"all": {"training": {"max_epochs": 4}}}))) != digests(plain)
