@@ -73,7 +73,8 @@ def _compare_on(runs: Runs, plan: Plan, *, dataset: str, metric: str, resamples:
     gains = {name: _gains(found, metric) for name, found in used.items()}
     rng = np.random.default_rng(DRAW_SEED)
     seeds = {name: [run.record.seed for run in found] for name, found in used.items()}
-    for comparison in compare_pairs(gains, pairs, rng, seeds=seeds, resamples=resamples):
+    weights = {name: plan.methods()[method].weights_of or method for name, method in methods.items()}
+    for comparison in compare_pairs(gains, pairs, rng, seeds=seeds, weights=weights, resamples=resamples):
         rival = methods[comparison.rival]
         yield {
             "dataset": dataset,

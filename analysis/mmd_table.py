@@ -171,7 +171,7 @@ def _claims(here, cells, claimed) -> tuple[Row, ...]:
     gain, p = (claimed.improvement.text, claimed.p.text) if claimed else ("", "")
     gains = tuple(_gain(view, *pair, gain) for view, *pair in sides)
     tests = tuple(_difference_p(here, view, *pair, p) for view, *pair in sides)
-    return Row("AlignDiff below DiffuRec, %", "", gains), Row("p of it (Welch, over seeds)", "", tests)
+    return Row("AlignDiff below DiffuRec, %", "", gains), Row("p of it (Welch, over seeds, uncorrected)", "", tests)
 
 
 def _gain(view: str, ours: Cell, rival: Cell, printed: str) -> Cell:

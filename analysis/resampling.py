@@ -51,7 +51,10 @@ def percentile_interval(draw_R: Floats, level: float) -> tuple[float, float]:
 
 
 def sign_flip_floor(num_pairs: int) -> float:
-    """Return the smallest two-sided p a sign-flip test of this many pairs can give: 2 / 2^n."""
+    """Return the smallest two-sided p an exact sign-flip test of this many pairs can give: 2 / 2^n.
+
+    Where the flips are sampled (more than EXACT_LIMIT), the p cannot go below 1 / (flips + 1) either.
+    """
     return 2.0 ** (1 - num_pairs)
 
 

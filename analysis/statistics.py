@@ -6,7 +6,9 @@ What is paired. Users are: every run ranks the same users' targets, so differenc
 Seeds are not: seed 3 of one method shares no draw that matters with seed 3 of another, so seed numbers are
 labels. Intervals over seeds are therefore Welch's. The paired tests over seeds (sign flip, paired t) are
 reported because papers use them; pairing independent runs by label is valid, only wasteful, and its result
-depends on an arbitrary matching.
+depends on an arbitrary matching. The exception is a method that ranks another's weights again (another
+number of corrections): its seed 3 is the other's seed 3, so there the pairs are real, intervals over seeds are of
+paired differences, and tests of independent samples are left out.
 
 What five seeds allow. The exact two-sided sign-flip test cannot go below 2/2^5 = 0.0625; exchanging labels
 among all ten runs cannot go below 2/C(10,5) = 0.0079. Both floors travel with their p-values.
@@ -39,6 +41,7 @@ Floats = NDArray[np.float64]
 FEW_SEEDS = "one seed shows no spread between seeds"
 NO_SPREAD = "all values are equal, so there is no spread to measure the difference against"
 UNEQUAL = "the methods have different seeds, so their runs cannot be paired by label"
+SAME_WEIGHTS = "both rank the same weights, so their runs are pairs and no independent samples"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Comparison:
     rival_mean: float
     difference: float
     relative: float | None
-    over_seeds: Interval | None  # Welch t: new trainings, these users
+    over_seeds: Interval | None  # new trainings, these users: Welch t, or paired t where both rank the same weights
     over_users: Interval  # bootstrap: new users, these trained models
     over_both: Interval | None  # new trainings and new users, from both variances; see `_both_t`
     both_p: float | None  # the test of that interval: below 0.05 exactly where it leaves zero out
@@ -115,6 +118,7 @@ def compare_pairs(
     rng: np.random.Generator,
     *,
     seeds: Mapping[str, Sequence[int]] | None = None,
+    weights: Mapping[str, str] | None = None,
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[Comparison]:
@@ -122,7 +126,9 @@ def compare_pairs(
 
     Shapes: each gain [S, U]; S may differ between methods, U may not.
     seeds: labels of each gain's rows, 0 to S - 1 by default; two methods are paired if they have the same.
+    weights: whose weights each method ranks, its own by default; with the same, runs of one seed are pairs.
     """
+    weights = weights or {}
     used = list(dict.fromkeys(name for pair in pairs for name in pair))
     gains = {name: _checked(name, gain_by_method[name]) for name in used}
     if len({gain.shape[1] for gain in gains.values()}) > 1:
@@ -140,12 +146,15 @@ def compare_pairs(
             rng=rng,
             level=level,
             has_pairs=labels[names[0]] == labels[names[1]],
+            same_weights=weights.get(names[0], names[0]) == weights.get(names[1], names[1]),
         )
         for names in pairs
     ]
 
 
-def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float, has_pairs: bool) -> Comparison:
+def _compare(
+    names, gains, drawn, *, rng: np.random.Generator, level: float, has_pairs: bool, same_weights: bool
+) -> Comparison:
     (method_SU, rival_SU), (method_RS, rival_RS) = gains, drawn
     method_S, rival_S = method_SU.mean(axis=1), rival_SU.mean(axis=1)
     difference_U = method_SU.mean(axis=0) - rival_SU.mean(axis=0)
@@ -164,13 +173,16 @@ def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float, has
     paired = several and has_pairs
     seed_why = NO_SPREAD if several else FEW_SEEDS
     pair_why = (NO_SPREAD if paired else UNEQUAL) if several else FEW_SEEDS
-    welch = welch_t(method_S, rival_S, level)
+    one_sample = paired and same_weights
+    welch = None if one_sample else welch_t(method_S, rival_S, level)
     difference_S = method_S - rival_S if paired else None
-    by_label = paired_t(difference_S, level) if paired else None
+    by_label = paired_t(difference_S, level, scale=float(np.abs(method_S).max())) if paired else None
     by_user = paired_t(difference_U, level)
+    seeds_t = by_label if one_sample else welch
+    welch_why = SAME_WEIGHTS if one_sample else seed_why
     over_both = both = None
     if several:
-        both = _both_t(method_S, rival_S, difference_U, level)
+        both = _both_t([difference_S] if one_sample else [method_S, rival_S], difference_U, level)
         over_both = interval(*((both.low, both.high) if both else (difference, difference)))
     users_R = method_RS.mean(axis=1) - rival_RS.mean(axis=1)
     return Comparison(
@@ -181,16 +193,20 @@ def _compare(names, gains, drawn, *, rng: np.random.Generator, level: float, has
         rival_mean=100 * float(rival_S.mean()),
         difference=100 * difference,
         relative=kept("relative", _relative(difference, float(rival_S.mean())), "the rival's mean is zero"),
-        over_seeds=kept("over_seeds", welch and interval(welch.low, welch.high), seed_why),
+        over_seeds=kept("over_seeds", seeds_t and interval(seeds_t.low, seeds_t.high), seed_why),
         over_users=interval(*percentile_interval(users_R, level)),
         over_both=kept("over_both", over_both, FEW_SEEDS),
         both_p=kept("both_p", both and both.p, seed_why),
         sign_flip_p=kept("sign_flip_p", sign_flip_p(difference_S, rng) if paired else None, pair_why),
         sign_flip_floor=sign_flip_floor(num_seeds[0]) if paired else None,
         paired_t_p=kept("paired_t_p", by_label and by_label.p, pair_why),
-        relabel_p=kept("relabel_p", relabel_p(method_S, rival_S, rng) if several else None, FEW_SEEDS),
-        relabel_floor=relabel_floor(*num_seeds) if several else None,
-        welch_p=kept("welch_p", welch and welch.p, seed_why),
+        relabel_p=kept(
+            "relabel_p",
+            relabel_p(method_S, rival_S, rng) if several and not one_sample else None,
+            SAME_WEIGHTS if one_sample else FEW_SEEDS,
+        ),
+        relabel_floor=relabel_floor(*num_seeds) if several and not one_sample else None,
+        welch_p=kept("welch_p", welch and welch.p, welch_why),
         users_p=kept("users_p", by_user and by_user.p, NO_SPREAD),
         seeds_effect=kept("seeds_effect", hedges_g(method_S, rival_S), seed_why),
         users_effect=kept("users_effect", cohens_d_z(difference_U), NO_SPREAD),
@@ -202,18 +218,18 @@ def _relative(difference: float, base: float) -> float | None:
     return 100 * difference / base if base else None
 
 
-def _both_t(method_S: Floats, rival_S: Floats, difference_U: Floats, level: float) -> TTest | None:
-    """Add the variances over seeds and over users, with Satterthwaite's degrees of freedom.
+def _both_t(seed_samples: Sequence[Floats], difference_U: Floats, level: float) -> TTest | None:
+    """Add the variances over seeds, of both methods or of their pairs, and over users (`satterthwaite_t`).
 
     No bootstrap of seeds and users: of S seeds it understates the variance by (S - 1) / S and knows no t quantile.
     These intervals count the seed-by-user interaction twice, erring on the wide side: where seeds dominate they
     covered 96 % of 400 simulated truths with five seeds and with three.
     None where nothing varies.
     """
-    parts = [(s.var(ddof=1) / len(s), len(s) - 1) for s in (method_S, rival_S, difference_U)]
+    parts = [(s.var(ddof=1) / len(s), len(s) - 1) for s in (*seed_samples, difference_U)]
     if not any(variance for variance, _ in parts):
         return None
-    return satterthwaite_t(float(method_S.mean() - rival_S.mean()), parts, level)
+    return satterthwaite_t(float(difference_U.mean()), parts, level)
 
 
 def _checked(name: str, gain_SU: Floats) -> Floats:

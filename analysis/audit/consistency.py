@@ -10,6 +10,8 @@ from analysis.audit.arithmetic import exact_improvement
 from analysis.audit.cells import Cell, best_of, is_better, rows_of, table_name
 from analysis.audit.finding import Finding, Outcome
 
+MIN_DECIMALS = 2
+
 ROUND_STEP = Decimal("0.1")
 Same = Mapping[tuple[str, str], str]  # (table, subject) -> the model it is
 
@@ -118,7 +120,10 @@ def is_round_difference(difference: Decimal) -> bool:
 
 
 def check_twins(cells: Iterable[Cell]) -> Outcome:
-    """List pairs of different models whose rows on one dataset agree in three figures or more."""
+    """List pairs of different models whose rows on one dataset agree in three figures or more.
+
+    Figures with less than MIN_DECIMALS agree by chance: with one decimal, in a third of honest tables of ten models.
+    """
     rows = rows_of(cells)
     findings, checked = [], 0
     keys = list(rows)
@@ -130,7 +135,7 @@ def check_twins(cells: Iterable[Cell]) -> Outcome:
             shared = [
                 metric
                 for metric, cell in rows[key].items()
-                if metric in rows[other] and cell.value != 0 and cell.printed.value == rows[other][metric].printed.value
+                if metric in rows[other] and _is_twin(cell, rows[other][metric])
             ]
             if len(shared) >= 3:
                 findings.append(_twin_finding(rows[key], rows[other], shared))
@@ -141,6 +146,11 @@ def check_twins(cells: Iterable[Cell]) -> Outcome:
         held=checked - len(findings),
         findings=tuple(findings),
     )
+
+
+def _is_twin(cell: Cell, other: Cell) -> bool:
+    exact = cell.printed.has_decimals(MIN_DECIMALS)
+    return exact and cell.value != 0 and cell.printed.value == other.printed.value
 
 
 def _twin_finding(row: Mapping[str, Cell], other: Mapping[str, Cell], shared: list[str]) -> Finding:

@@ -204,5 +204,5 @@ def _joint_finding(row: Row) -> Finding:
         expected="one distribution of ranks within every rounding interval",
         evidence={"model": cell.model, "stretches": [], "joint": True},
         sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: each pair of cut-offs is possible by itself, "
-        "but no single ranking meets all printed figures at once, whatever was rounded.",
+        "but no single ranking meets all printed figures at once, however they were rounded to the nearest digit.",
     )

@@ -118,7 +118,10 @@ class Judgement:
 def test_difference(ours_N: Sequence[float], rival_M: Sequence[float], level: float, *, paired: bool) -> TTest | None:
     """Test a difference over runs; None where its data show no spread, unless there is no difference at all."""
     ours_N, rival_M = np.asarray(ours_N, dtype=float), np.asarray(rival_M, dtype=float)
-    result = paired_t(ours_N - rival_M, level) if paired else welch_t(ours_N, rival_M, level)
+    if paired:
+        result = paired_t(ours_N - rival_M, level, scale=float(np.abs(ours_N).max()))
+    else:
+        result = welch_t(ours_N, rival_M, level)
     if result is None and (np.array_equal(ours_N, rival_M) if paired else ours_N.mean() == rival_M.mean()):
         return TTest(p=1.0, low=0.0, high=0.0, degrees=max(len(ours_N) - 1, 1))
     return result

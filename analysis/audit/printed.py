@@ -68,6 +68,10 @@ class Printed:
         """The same number in another unit, its rounding interval scaled with it."""
         return type(self)(self.text, self.value * factor, self.half * factor, self.is_upper_bound)
 
+    def has_decimals(self, number: int) -> bool:
+        """Whether it is printed to so many decimals or more."""
+        return self.half <= Decimal(5).scaleb(-number - 1)
+
     @property
     def interval(self) -> Interval:
         if self.is_upper_bound:

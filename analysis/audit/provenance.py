@@ -71,7 +71,7 @@ def match(row: Row, earlier: EarlierRow) -> Match:
 
 
 def _has_digits(printed: Printed) -> bool:
-    return printed.half <= Decimal(5).scaleb(-MIN_DECIMALS - 1)
+    return printed.has_decimals(MIN_DECIMALS)
 
 
 def check(cells: Iterable[Cell], earlier: Iterable[EarlierRow]) -> Outcome:

@@ -1,8 +1,8 @@
 """Can a printed p-value come from the printed means, standard deviations and number of runs?
 
-The bounds are those of `student.py`. A p below every Welch p is 'unsupported', since a paired test might still give it;
-it is 'impossible' only if even the one-sided paired t-test, half the two-sided p, cannot. A metric with a test of its
-own, which permutes samples and does not rest on the spread over runs, stays at 'unsupported'.
+The bounds are those of `student.py`. An objection needs a p below every unpaired t-test, Welch's or Student's,
+two-sided or one-sided (half of it). It is out of reach if even the one-sided paired t-test cannot give it. Never
+'impossible': a test over users or samples, instead of runs, does not rest on these figures.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from analysis.audit.student import (
     runs_needed,
     sample_of,
     smallest_paired_p,
+    smallest_pooled_p,
     smallest_welch_p,
     welch_p,
 )
@@ -66,8 +67,8 @@ def _headline(alarms: tuple[Finding, ...], checked: int) -> str:
     out_of_reach = [finding.dataset for finding in alarms if finding.evidence["out_of_reach"]]
     listed = ", ".join(f"{finding.dataset} {finding.evidence['welch_p']:.2g}" for finding in alarms)
     return (
-        f"{len(alarms)} of {checked} printed p-values lie below every Welch p that the printed figures allow "
-        f"(Welch: {listed})"
+        f"{len(alarms)} of {checked} printed p-values lie below what any unpaired t-test, one-sided or two-sided, can "
+        f"give with the printed figures (Welch at their face value: {listed})"
         + (f"; out of reach of a paired t-test too: {', '.join(out_of_reach)}." if out_of_reach else ".")
         + (" A permutation test is not excluded." if any(f.evidence["has_permutation_test"] for f in alarms) else "")
     )
@@ -85,18 +86,18 @@ def _p_finding(
     ours, rival = cells
     assert ours.p is not None
     claimed = ours.p.interval.hi if claimed_below is None else claimed_below
-    welch, welch_floor = welch_p(*samples), smallest_welch_p(*samples)
+    welch, welch_floor, pooled_floor = welch_p(*samples), smallest_welch_p(*samples), smallest_pooled_p(*samples)
     paired_floor = smallest_paired_p(*samples)
     n = samples[0].n
     needed = runs_needed(*samples, alpha=claimed)
     correlation = correlation_needed(*samples, p=claimed)
     printed = f"p = {ours.p.text}" if claimed_below is None else f"p < {claimed_below:g}"
     printed = printed.replace("= <", "< ")
-    kind, tail = _judge(claimed, welch_floor, paired_floor, n)
-    out_of_reach, has_permutation_test = kind == "impossible", ours.metric in PERMUTED
-    if has_permutation_test and kind in ALARMS:
-        kind = "unsupported"
-        tail += f" A permutation test of {ours.metric} over samples does not rest on these figures and is not excluded."
+    kind, out_of_reach, tail = _judge(claimed, min(welch_floor, pooled_floor), paired_floor, n)
+    has_permutation_test = ours.metric in PERMUTED
+    if kind in ALARMS:
+        other = f"A permutation test of {ours.metric} over samples" if has_permutation_test else "A test over users"
+        tail += f" {other} does not rest on these figures and is not excluded."
     return Finding(
         id=f"p_values/{ours.id}",
         check="p_values",
@@ -111,6 +112,7 @@ def _p_finding(
             "assumes": "t-tests on means of n runs, deviations with divisor n - 1",
             "welch_p": welch,
             "smallest_welch_p": welch_floor,
+            "smallest_pooled_p": pooled_floor,
             "smallest_paired_p": paired_floor,
             "correlation_needed": correlation,
             "runs_needed_for_welch": needed,
@@ -126,24 +128,28 @@ def _p_finding(
     )
 
 
-def _judge(claimed: float, welch_floor: float, paired_floor: float | None, n: int) -> tuple[Kind, str]:
-    if claimed >= welch_floor:
-        return "holds", ""
-    if paired_floor is None and claimed < welch_floor / 2:
+def _judge(claimed: float, unpaired_floor: float, paired_floor: float | None, n: int) -> tuple[Kind, bool, str]:
+    """Kind, whether no t-test over runs at all can give the claimed p, and why. Floors are two-sided."""
+    if claimed >= unpaired_floor / 2:
+        return "holds", False, ""
+    if paired_floor is None:
+        floor = f"{unpaired_floor / 2:.2g} one-sided"
         return (
-            "impossible",
-            f"No rounding takes it below {welch_floor:.2g} two-sided, and unequal runs cannot be paired.",
+            "unsupported",
+            True,
+            f"No rounding takes an unpaired t-test below {floor}; unequal runs cannot be paired.",
         )
-    if paired_floor is not None and claimed < paired_floor / 2:
-        return (
-            "impossible",
+    if claimed < paired_floor / 2:
+        said = (
             "Even a paired t-test with perfectly correlated runs at the most favourable rounding gives p >= "
-            f"{paired_floor:.2g}: with {n} runs the claim is out of reach of a t-test.",
+            f"{paired_floor:.2g}: with {n} runs the claim is out of reach of a t-test."
         )
-    return (
-        "unsupported",
-        "No rounding brings a Welch test that low; only a paired test on closely correlated runs could.",
+        return "unsupported", True, said
+    said = (
+        f"No rounding takes an unpaired t-test below {unpaired_floor:.2g} two-sided or half of that one-sided; only a "
+        "paired test on closely correlated runs could."
     )
+    return "unsupported", False, said
 
 
 def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:

@@ -3,6 +3,9 @@
 Welch: t = |m1 - m2| / sqrt(s1^2/n1 + s2^2/n2). Over all roundings t is largest for the widest difference and the
 smallest deviations, and the degrees of freedom are largest where s1^2/n1 and s2^2/n2 are proportional to n1-1 and
 n2-1; taking both at once bounds p from below.
+Student: t = |m1 - m2| / sqrt(s^2 (1/n1 + 1/n2)) with the pooled s^2 on n1 + n2 - 2 degrees of freedom, over all
+roundings largest at the same corner. With equal n its t is Welch's and its p is the smaller one.
+A one-sided p is half the two-sided.
 Paired t on n runs: the deviation of the differences is sqrt(s1^2 + s2^2 - 2 r s1 s2), at least |s1 - s2| (r = 1),
 so p is smallest at r = 1, the widest difference and the closest deviations; zero if the deviations can be equal.
 Deviations are taken as sample deviations (divisor n - 1); with divisor n every p is larger.
@@ -65,6 +68,15 @@ def smallest_welch_p(ours: Sample, rival: Sample) -> float:
         return 0.0
     t = _widest_difference(ours, rival) / sqrt(a_low + b_low)
     return two_sided_p(t, _largest_df(ours, rival))
+
+
+def smallest_pooled_p(ours: Sample, rival: Sample) -> float:
+    """Smallest two-sided p of Student's t with pooled variance over all roundings."""
+    df = ours.n + rival.n - 2
+    pooled = ((ours.n - 1) * ours.stds.lo**2 + (rival.n - 1) * rival.stds.lo**2) / df
+    if pooled == 0:
+        return 0.0
+    return two_sided_p(_widest_difference(ours, rival) / sqrt(pooled * (1 / ours.n + 1 / rival.n)), df)
 
 
 def _largest_df(ours: Sample, rival: Sample) -> float:

@@ -18,6 +18,8 @@ from analysis.audit.cells import Cell, rows_of, split_metric, table_name
 from analysis.audit.finding import Finding, Outcome
 from analysis.audit.printed import EPSILON, Printed
 
+FLOAT32 = 2.0**-23
+
 
 def is_mean_of_counts(printed: Printed, num_users: int, num_runs: int) -> bool:
     """Tell whether some whole number of hits gives the printed percentage."""
@@ -25,7 +27,8 @@ def is_mean_of_counts(printed: Printed, num_users: int, num_runs: int) -> bool:
     total = num_users * num_runs
     low = (float(printed) - half) / 100 * total
     high = (float(printed) + half) / 100 * total
-    return floor(high + EPSILON) >= ceil(low - EPSILON)
+    slack = EPSILON + FLOAT32 * total  # means of hits may have been taken in float32
+    return floor(high + slack) >= ceil(low - slack)
 
 
 def has_power(printed: Printed, num_users: int, num_runs: int) -> bool:

@@ -53,7 +53,7 @@ def test_seeds_are_compared_as_two_samples(two, capsys):
     run(*two)
     *_, head, _, line = capsys.readouterr().out.splitlines()
     assert head.startswith("| method |")
-    assert line.startswith("| sasrec, beauty | 3 / 3 | 75.00 ± 25.00 | 75.00 ± 25.00 | +0.00 [-56.67, +56.67] |")
+    assert line.startswith("| sasrec, beauty | 3 / 3 | 75.00 ± 25.00 | 75.00 ± 25.00 | +0.00 [-87.83, +87.83] |")
 
 
 def test_a_shift_beyond_the_seeds_has_an_interval_without_zero(two):

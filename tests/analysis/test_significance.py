@@ -22,11 +22,33 @@ def test_without_spread_there_is_no_t(values):
 
 
 def test_welch_by_hand():
-    # Variances 1 and 4 over three each: t = -2 / sqrt(5/3), degrees (5/3)^2 / (1/18 + 16/18) = 50/17.
-    result = welch_t(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
-    assert result.degrees == pytest.approx(50 / 17)
-    assert result.p == pytest.approx(2 * stats.t.sf(2 / (5 / 3) ** 0.5, 50 / 17))
+    # Variances 1 and 4 over five each: t = -2 / sqrt(1), degrees 1 / (0.04/4 + 0.64/4) = 100/17.
+    first, second = np.array([1.0, 1.0, 2.0, 3.0, 3.0]), np.array([2.0, 2.0, 4.0, 6.0, 6.0])
+    result = welch_t(first, second)
+    assert result.degrees == pytest.approx(100 / 17)
+    assert result.p == pytest.approx(2 * stats.t.sf(2, 100 / 17))
     assert result.low < -2 < result.high
+
+
+def test_with_few_values_on_a_side_the_fewest_degrees_count():
+    first, second = np.array([1.0, 3.0]), np.array([2.0, 2.0, 4.0, 6.0, 6.0])
+    result = welch_t(first, second)
+    assert result.degrees == 1
+    assert result.p == pytest.approx(2 * stats.t.sf(2 / (1 + 4 / 5) ** 0.5, 1))
+
+
+@pytest.mark.parametrize("seeds", [(2, 2), (2, 5), (3, 5)])
+def test_few_values_keep_the_level_far_out_whatever_the_spreads(seeds):
+    rng, trials, level = np.random.default_rng(0), 2000, 0.01
+    rejected = sum(welch_t(rng.normal(0, 3, seeds[0]), rng.normal(0, 1, seeds[1])).p < level for _ in range(trials))
+    assert rejected <= level * trials + 3 * (level * trials) ** 0.5
+
+
+def test_rounding_of_what_was_subtracted_is_no_spread():
+    rival = np.array([0.1, 0.3])
+    difference = (rival + 1e-5) - rival
+    assert np.ptp(difference) > 0  # nothing but rounding
+    assert paired_t(difference, scale=0.3) is None
 
 
 def test_both_t_tests_agree_with_scipy():

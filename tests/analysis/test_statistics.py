@@ -184,3 +184,16 @@ def test_a_planted_difference_is_found():
         assert np.mean([getattr(r, name) <= 0.05 for r in results]) > 0.9
     assert np.mean([r.sign_flip_p == 0.0625 for r in results]) > 0.8
     assert np.mean([r.difference for r in results]) == pytest.approx(6, abs=0.6)
+
+
+def test_runs_that_rank_the_same_weights_are_pairs_and_no_independent_samples():
+    rng = np.random.default_rng(0)
+    rival = rng.random((2, 400)) + np.array([[0.0], [0.3]])  # seeds far apart
+    method = rival + 0.01 + rng.normal(0, 0.001, size=(2, 1))  # the same weights, ranked otherwise
+    gains, pair = {"a": method, "b": rival}, [("a", "b")]
+    (paired,) = compare_pairs(gains, pair, np.random.default_rng(0), weights={"a": "b"})
+    (apart,) = compare_pairs(gains, pair, np.random.default_rng(0))
+    assert paired.welch_p is None and paired.relabel_p is None and "same weights" in paired.absent["welch_p"]
+    assert paired.over_seeds.high - paired.over_seeds.low < (apart.over_seeds.high - apart.over_seeds.low) / 20
+    assert paired.over_both.high - paired.over_both.low < (apart.over_both.high - apart.over_both.low) / 20
+    assert paired.difference == pytest.approx(apart.difference)

@@ -47,3 +47,9 @@ def test_twins_need_three_equal_figures(row):
     assert consistency.check_twins(row(figures) + twin).findings
     assert not consistency.check_twins(row(figures | {"HR@5": "1.12"}) + twin).findings
     assert not consistency.check_twins(row(figures, dataset="Other") + twin).findings
+
+
+def test_twins_of_one_decimal_agree_by_chance(row):
+    for digits, found in ((1, False), (2, True)):
+        figures = {metric: f"{value:.{digits}f}" for metric, value in (("HR@5", 1.3), ("HR@10", 2.6), ("HR@20", 4.1))}
+        assert bool(consistency.check_twins(row(figures) + row(figures, model="Twin")).findings) == found

@@ -9,21 +9,29 @@ def test_five_runs_are_too_few_for_an_exact_test():
 def judge(cell, p, metric="MAE"):
     cells = [cell(metric, "0.31", std="0.02", n=5, p=p), cell(metric, "0.34", std="0.05", n=5, model="Rival")]
     findings = significance.check(cells).findings
-    return findings[0].kind if findings else "holds"
+    if not findings:
+        return "holds"
+    assert findings[0].kind == "unsupported"  # a test over users or samples may always give it
+    return "out of reach" if findings[0].evidence["out_of_reach"] else "unsupported"
 
 
 def test_both_thresholds_from_both_sides(cell):
-    # Smallest Welch p 0.1063; smallest paired p 0.01106, one-sided half of that.
-    assert judge(cell, "0.11") == "holds"
-    assert judge(cell, "0.105") == "unsupported"
+    # Smallest p of Student's t 0.0961 (of Welch's 0.1063), of the paired t 0.01106; one-sided half of each.
+    assert judge(cell, "0.0481") == "holds"
+    assert judge(cell, "0.0479") == "unsupported"
     assert judge(cell, "0.0056") == "unsupported"
-    assert judge(cell, "0.0054") == "impossible"
-    assert judge(cell, "<0.001") == "impossible"
+    assert judge(cell, "0.0054") == "out of reach"
+    assert judge(cell, "<0.001") == "out of reach"
 
 
-def test_a_metric_with_a_permutation_test_of_its_own_is_never_impossible(cell):
-    assert judge(cell, "<0.001", metric="MMD") == "unsupported"
-    assert judge(cell, "0.11", metric="MMD") == "holds"
+def test_what_other_test_could_give_it_is_named(cell):
+    for metric, other in (("MMD", "A permutation test of MMD over samples"), ("HR@10", "A test over users")):
+        cells = [
+            cell(metric, "0.31", std="0.02", n=5, p="<0.001"),
+            cell(metric, "0.34", std="0.05", n=5, model="Rival"),
+        ]
+        (finding,) = significance.check(cells).findings
+        assert finding.sentence.count(f"{other} does not rest on these figures and is not excluded.") == 1
 
 
 def test_caption_is_compared_with_the_digits(cell):

@@ -22,6 +22,7 @@ def test_floors_lie_below_every_rounding_and_correlation(cell):
     a, b = pair(cell)
     rng = np.random.default_rng(0)
     welch_floor, paired_floor = student.smallest_welch_p(a, b), student.smallest_paired_p(a, b)
+    pooled_floor = student.smallest_pooled_p(a, b)
     for _ in range(2000):
         means = rng.uniform((0.305, 0.335), (0.315, 0.345))
         stds = rng.uniform((0.015, 0.045), (0.025, 0.055))
@@ -32,6 +33,8 @@ def test_floors_lie_below_every_rounding_and_correlation(cell):
             stats.ttest_ind_from_stats(means[0], stds[0], 5, means[1], stds[1], 5, equal_var=False).pvalue
             >= welch_floor
         )
+        assert stats.ttest_ind_from_stats(means[0], stds[0], 5, means[1], stds[1], 5).pvalue >= pooled_floor
+    assert pooled_floor == pytest.approx(stats.ttest_ind_from_stats(0.305, 0.015, 5, 0.345, 0.045, 5).pvalue)
     # At the corner itself: difference 0.04, deviations 0.025 and 0.045, r = 1.
     assert paired_floor == pytest.approx(2 * stats.t.sf(0.04 / (0.02 / np.sqrt(5)), 4))
 

@@ -59,3 +59,10 @@ def test_single_run_needs_three_figures(row):
     assert not whole_counts.check_single_run(row(figures | {"HR@20": "8.9800"}), users).findings
     del figures["HR@20"]
     assert whole_counts.check_single_run(row(figures), users).checked == 0
+
+
+def test_means_taken_in_single_precision_never_alarm():
+    rng = np.random.default_rng(0)
+    hits = rng.integers(1, 22363, size=4000)
+    printed = [Printed.parse(f"{np.float32(100) * (np.float32(n) / np.float32(22363)):.4f}") for n in hits]
+    assert all(whole_counts.is_mean_of_counts(each, 22363, 1) for each in printed)
