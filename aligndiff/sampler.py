@@ -110,7 +110,7 @@ def generate(
     posterior, std_T = net.target_process.posterior, noise_std(net)
     x_BD = noise.normal(config.embedding_dim)
     for step in reversed(range(config.num_steps)):
-        noisy_BD = net.noisy(x_BD, torch.tensor([step], device=x_BD.device))
+        noisy_BD = net.noisy(x_BD, torch.full((1,), step, device=x_BD.device))
         x_0_BD = predict(draw_lambda(net, noise, packing) * packing.spread(noisy_BD))
         if config.correction_at == "every_step":
             x_0_BD = apply_correction(x_0_BD)

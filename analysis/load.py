@@ -145,23 +145,12 @@ def _load(path: Path) -> Run:
         raise CorruptRecordError(f"{path}: is the record of {run.key}, so its folder was copied or renamed")
     if not record.completed:
         return run
-    ranks = {name: rank_U for name, rank_U in _ranks(path, record).items() if name.startswith("test_")}
+    ranks = {name: rank_U for name, rank_U in read_ranks(path, record).items() if name.startswith("test_")}
     if not ranks:
         raise CorruptRecordError(f"{path}: a completed run without ranks of test users; delete its folder, run again")
     for name, rank_U in ranks.items():
         _check_ranks(path, record, name, rank_U)
     return replace(run, ranks=ranks)
-
-
-def _ranks(path: Path, record: RunRecord) -> dict[str, NDArray[np.int32]]:
-    try:
-        return read_ranks(path, record)
-    except CorruptRecordError:
-        raise
-    except Exception as error:  # a damaged archive fails in many ways: zip, zlib, header
-        raise CorruptRecordError(
-            f"{path.parent / 'ranks.npz'}: damaged ({error}); delete the folder, run again"
-        ) from error
 
 
 def _check_ranks(path: Path, record: RunRecord, name: str, rank_U: NDArray[np.int32]) -> None:

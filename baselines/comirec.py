@@ -187,7 +187,8 @@ class ComiRec(SingleLossLearner):
         data = ResidentSequences.of(view.train, compute.device)
         self.sampler = PrefixSampler(data, max_len=config.max_len, batch_size=config.batch_size)
         p_I = sampling_distribution(torch.bincount(data.items_N, minlength=view.num_items + 1), config.sampling)
-        self._cumulative_I, self._log_q_I = p_I.cumsum(0), p_I.log().float()
+        # Summed on the CPU: on a GPU torch has had no sum of this kind that it calls deterministic.
+        self._cumulative_I, self._log_q_I = p_I.cpu().cumsum(0).to(p_I.device), p_I.log().float()
 
     def batches(self) -> Iterator[PrefixBatch]:
         return self.sampler.epoch(self.streams.torch("shuffle"))

@@ -185,7 +185,7 @@ class DiffuRec(SingleLossLearner):
         x_BD = noise.normal(dim)
         step_std = self.process.beta_T if self.config.variance == "beta" else self.process.posterior.variance
         for t in reversed(range(self.config.num_steps)):
-            time_D = self.module.time_embedding(torch.tensor([t], device=x_BD.device))
+            time_D = self.module.time_embedding(torch.full((1,), t, device=x_BD.device))
             lambda_ND = (
                 noise.normal_per_token(packing, dim, full=self.config.mask == "released").mul_(delta).add_(delta)
             )

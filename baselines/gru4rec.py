@@ -186,7 +186,8 @@ class GRU4Rec(SingleLossLearner):
         self._sessions = view.train.offsets[:-1][lengths > 1], view.train.offsets[1:][lengths > 1] - 1
         count_I = torch.bincount(self.data.items_N, minlength=view.num_items + 1).double()
         self._log_count_I = count_I.clamp(min=1).log().float()
-        self._cumulative_I = (count_I**config.sample_alpha * (count_I > 0)).cumsum(0)
+        weight_I = count_I**config.sample_alpha * (count_I > 0)
+        self._cumulative_I = weight_I.cpu().cumsum(0).to(weight_I.device)  # as in ComiRec
         self._state = torch.empty(0)
 
     def batches(self) -> Iterator[Step] | Iterator[SequenceBatch]:

@@ -26,7 +26,7 @@ from harness.digest import ROOT, file_sha256
 from harness.record import read_ranks, read_record, write_text_atomically
 from harness.synthetic import random_walk
 
-METHODS = ("sasrec", "diffurec", "aligndiff")
+METHODS = ("sasrec", "gru4rec", "comirec", "diffurec", "aligndiff")
 MODES = {"deterministic": True, "default": False}
 NO_GPU = (
     "no GPU: torch sees no CUDA device, and what varies on one cannot be measured without; nothing was run and no "

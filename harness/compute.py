@@ -42,7 +42,8 @@ class Compute:
     """A device and the precision of its matrix products.
 
     bf16 runs matrix products under autocast; weights, optimiser, losses and the scores that are ranked stay fp32.
-    `emulated`: the processor has no bf16 products and they are made of fp32 ones, see `products`.
+    tf32 is a switch of the whole process: also products promised in fp32 above, and the scores that are ranked, are
+    rounded then. `emulated`: the processor has no bf16 products and they are made of fp32 ones, see `products`.
     """
 
     device: torch.device = torch.device("cpu")

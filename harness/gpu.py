@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,11 @@ log = logging.getLogger(__name__)
 def visible_devices() -> list[str]:
     """Identifiers of the devices this process may use; CUDA itself is not touched.
 
-    CUDA_VISIBLE_DEVICES, if set, is respected as it is; otherwise the driver is asked.
+    None for a torch that was built for CPUs. CUDA_VISIBLE_DEVICES, if set, is respected as it is; otherwise the driver
+    is asked. It names whole devices: slices of one (MIG) are used only where that variable lists them.
     """
+    if _built_for_cpus():
+        return []
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() and name.strip() != "-1"]
@@ -35,13 +39,17 @@ def visible_devices() -> list[str]:
         return []
 
 
+def _built_for_cpus() -> bool:
+    return metadata.version("torch").endswith("+cpu")
+
+
 @contextlib.contextmanager
 def gpu_slot(devices: list[str], *, per_device: int = 1, poll: float = 0.2) -> Iterator[str | None]:
     """Hold a free slot on one of `devices` and make it the only visible one; enter before CUDA starts.
 
-    Under SLURM the scheduler has chosen already, and without devices there is nothing to choose.
+    Without devices there is nothing to choose, and with one under SLURM the scheduler has chosen already.
     """
-    if os.environ.get("SLURM_JOB_ID") or not devices:
+    if not devices or (os.environ.get("SLURM_JOB_ID") and len(devices) == 1):
         yield os.environ.get("CUDA_VISIBLE_DEVICES")
         return
     folder = Path(tempfile.gettempdir()) / f"gpu-slots-{os.getuid()}"

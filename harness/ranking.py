@@ -219,13 +219,14 @@ class Evaluator:
 
     def _noise(self, begin: int, history_BL: Tensor) -> UserNoise:
         generators, sizes, widths = [], [], []
+        lengths = (history_BL > 0).sum(1).tolist()  # at once: a GPU is waited for here
         for offset in range(0, len(history_BL), BLOCK):
-            rows = history_BL[offset : offset + BLOCK]
+            rows = lengths[offset : offset + BLOCK]
             name = f"evaluate/{self._part}/{(begin + offset) // BLOCK}"
             generator = torch.Generator(device=self._device)
             generators.append(generator.manual_seed(derive_seed(self._seed, name)))
             sizes.append(len(rows))
-            widths.append(int((rows > 0).sum(1).max()))
+            widths.append(max(rows))
         return UserNoise(generators, sizes, widths)
 
     def _restore(self, rank: Tensor) -> NDArray[np.int32]:

@@ -124,5 +124,7 @@ def read_ranks(record_path: str | Path, record: RunRecord) -> dict[str, NDArray[
             raise CorruptRecordError(f"{path}: digest differs from its record's; delete the run's folder and run again")
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except OSError as error:
+    except CorruptRecordError:
+        raise
+    except Exception as error:  # a damaged archive fails in many ways: zip, zlib, header
         raise CorruptRecordError(f"{path}: cannot be read ({error}); delete the run's folder and run again") from error

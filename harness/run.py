@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 
 from harness.checkpoint import CheckpointFolder
 from harness.compute import Compute, describe, evaluation_mode
@@ -155,7 +155,7 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
 def load_weights(learner: Learner, path: Path, *, method: str, device: torch.device) -> None:
     """Read the weights of a finished run.  Raises ValueError naming a file that holds others, or none."""
     try:
-        load_model(learner.module, path, device=str(device))
+        learner.module.load_state_dict(load_file(path, device=str(device)))
     except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, OSError, SafetensorError) as error:
@@ -164,9 +164,14 @@ def load_weights(learner: Learner, path: Path, *, method: str, device: torch.dev
 
 
 def _save_weights(module: torch.nn.Module, path: Path) -> None:
+    """Copies, because the weights of a GRU on a GPU are views of one buffer, which safetensors refuses."""
+    copied = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
     with replacing(path) as partial:
         try:
-            save_model(module, str(partial))
+            save_file(copied, str(partial))
         except SafetensorError as error:  # its way of reporting a full disk
             raise OSError(f"{path}: cannot be written ({error})") from error
 

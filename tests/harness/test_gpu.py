@@ -16,6 +16,7 @@ from harness.gpu import gpu_slot, visible_devices
 def clean(monkeypatch, tmp_path):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(gpu, "_built_for_cpus", lambda: False)
     monkeypatch.setattr(gpu.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
@@ -125,6 +126,17 @@ def test_without_devices_or_under_slurm_nothing_is_locked(monkeypatch, tmp_path)
     with gpu_slot(["a"]) as device:
         assert device == "0,1"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_within_one_allocation_of_several_devices_share_them_out(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with gpu_slot(["a", "b"]) as first, gpu_slot(["a", "b"]) as second:
+        assert {first, second} == {"a", "b"}
+
+
+def test_a_torch_built_for_cpus_has_no_device(monkeypatch):
+    monkeypatch.setattr(gpu, "_built_for_cpus", lambda: True)
+    assert visible_devices() == []
 
 
 def test_no_driver_means_no_device(monkeypatch):

@@ -354,3 +354,15 @@ def test_the_progress_line_is_in_percent(first):
     record, _ = first
     assert f"HR@10 {100 * record.metrics['test_kept']['HR@10']:.2f}" in progress_line(record)
     assert progress_line(record).startswith(f"{record.method} on toy, seed 1: ")
+
+
+def test_weights_that_are_views_of_one_buffer_are_stored(tmp_path):
+    """As those of a GRU on a GPU; safetensors refuses them as they are."""
+    made = torch.nn.GRU(3, 4)
+    values = {name: value.detach().clone() for name, value in made.named_parameters()}
+    buffer = torch.cat([value.flatten() for value in values.values()])
+    for value, part in zip(made.parameters(), buffer.split([v.numel() for v in values.values()]), strict=True):
+        value.data = part.view_as(value)
+    run._save_weights(made, tmp_path / "weights.safetensors")
+    stored = load_file(tmp_path / "weights.safetensors")
+    assert stored.keys() == values.keys() and all(torch.equal(stored[name], values[name]) for name in values)
