@@ -38,7 +38,8 @@ PRINTED_UNDER = "kept"  # what the paper prints is set beside the suite's headli
 def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Plan) -> str:
     """The whole part between the marks, as Markdown."""
     main = next(table for table in tables if table.slug == "table2")
-    trained = [run for run in runs.runs if run.record.completed and run.record.epochs_run]
+    completed = [run for run in runs.runs if run.record.completed]
+    trained = [run for run in completed if run.record.epochs_run]
     return "\n\n".join(
         [
             f"{' / '.join(SHOWN)} in percent, seen items kept. {CUT_OFF_MEANS} ±: standard deviation over seeds, "
@@ -112,9 +113,9 @@ def _pair(block: Block, row: Row) -> tuple[str, str]:
     return " / ".join(cell.text.removesuffix(CUT_OFF) for cell in cells) + mark, " / ".join(printed)
 
 
-def differences_listed(trained: Sequence[Run], plan: Plan) -> list[str]:
+def differences_listed(completed: Sequence[Run], plan: Plan) -> list[str]:
     """AlignDiff and DiffuRec against what each of their runs should be compared with, if there are such runs."""
-    family = [run for run in trained if run.record.method.partition(".")[0] in (CLAIMANT, RIVAL)]
+    family = [run for run in completed if run.record.method.partition(".")[0] in (CLAIMANT, RIVAL)]
     made = seed_by_seed.table(family, names=plan.labels() | plan.datasets)
     said = (
         "Points of percent by which the first is higher, and in parentheses the standard error over users, for these "
