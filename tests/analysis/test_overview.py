@@ -118,11 +118,12 @@ def test_every_committed_run_is_in_the_readme():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme if line.startswith("|")]
     datasets = yaml.safe_load((ROOT / "config/datasets.yaml").read_text(encoding="utf-8"))["datasets"]
     head = next(row for row in rows if "*printed*" in row)
+    costs = rows[next(place for place, row in enumerate(rows) if "patience" in row) :]
     records = [read_record(path) for path in (ROOT / "results/reference/runs").glob("*/*/*/record.json")]
     missing = []
     for record in records:
         dataset = datasets[record.dataset]["display"]
-        cost = next((row[1].split(", ") for row in rows if row[0] == f"{record.display}, {dataset}"), [])
+        cost = next((row[1].split(", ") for row in costs if row[0] == f"{record.display}, {dataset}"), [])
         figure = next((row[head.index(dataset)] for row in rows if row[0] == record.display), NOT_RUN)
         if figure == NOT_RUN or (record.epochs_run and str(record.seed) not in cost):
             missing.append((record.dataset, record.method, record.seed))
