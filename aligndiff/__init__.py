@@ -29,7 +29,6 @@ mask                not said                            DiffuRec's: flattens pad
 energy              eq 10: MLP d -> 2d -> 1 named S,    grad of an MLP of 2 linear        S = grad E; GELU MLP of 3
                     subtracted from vectors             layers ("1"), ELU, dropout 0.3    linear layers, dropout 0.1
 energy_init         not said                            Xavier, uniform                   torch's, which is smaller
-sigma               eq 13 divides by it, no value       read, never defined               sqrt(1 - alpha_bar'_t) in both
 alignment           eq 13, which S = 0 minimises        || g (1 - s^2) - (y_s - x~) ||^2  eq 13, sigma^2 >= 1e-4
 correction          x~ - Omega S, Omega = 0.01          x~ - 0.1 g, a literal             -
 correction_at       every step (eq 11) or once (text)   every step                        every step
@@ -43,7 +42,8 @@ selection           not said                            any of six metrics impro
 averages            five runs                           mean of batch means               mean over users
 
 Not settings, where the paper is silent: gradients of eq 13 reach energy, prediction and, through y_s, the item vectors
-(the released loss detaches the prediction); one lambda is drawn for both branches of the guidance; the guidance has
+(the released loss detaches the prediction); sigma_t in it is sqrt(1 - alpha_bar'_t), in the released loss too, whose
+code reads a field for it that it never defines; one lambda is drawn for both branches of the guidance; the guidance has
 dropout on its attention and its feed-forward part; the blocks' LayerNorms add 1e-5, the released ones 1e-12.
 
 Where the released key mask is concerned we follow what it computes: it hides keys whose features sum to exactly 0, and

@@ -11,7 +11,6 @@ from analysis.audit.cells import Cell, best_of, is_better, rows_of, table_name
 from analysis.audit.finding import Finding, Outcome
 
 MIN_DECIMALS = 2
-
 ROUND_STEP = Decimal("0.1")
 Same = Mapping[tuple[str, str], str]  # (table, subject) -> the model it is
 
