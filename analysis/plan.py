@@ -4,7 +4,7 @@
 
     {"name": "demo",
      "cells": [{"dataset": "beauty", "method": "aligndiff", "seed": 1, "display": "AlignDiff", "variant_of": null,
-                "weights_of": null}],
+                "weights_of": null, "summary": "Guidance and energy on a diffusion model."}],
      "sweeps": [{"name": "omega", "field": "correction", "values": [0.01, 0.1], "method": "aligndiff",
                  "cells": ["aligndiff.omega_0.01", "aligndiff.omega_0.1"]}],
      "settings": {"beauty": {"aligndiff": {"model": {"correction": 0.01}, "training": {"max_epochs": 200}}}},
@@ -41,6 +41,7 @@ class PlannedCell:
     display: str
     variant_of: str | None = None
     weights_of: str | None = None  # the method whose trained weights this one evaluates again
+    summary: str = ""  # what the method is, in a sentence
 
     @property
     def path(self) -> str:

@@ -89,12 +89,20 @@ def render(
             data=data_rows(runs, plan, stats),
             audit=audit and audit_context(audit),
             protocols=PROTOCOLS,
+            summaries=summaries(plan),
             mixed=any(run.group for run in runs.runs) or bool(runs.mixed_data),
             metrics=SHOWN_METRICS,
             made_elsewhere=made_elsewhere,
             linked_pieces=partial(linked, keys=[entry.key for entry in entries]),
         )
     )
+
+
+def summaries(plan: Plan) -> list[tuple[str, str, str]]:
+    """Return (label, name in files, what it is) of every planned method that says so; a sweep's points do not."""
+    labels, swept = plan.labels(), plan.swept()
+    cells = {name: cell for name, cell in plan.methods().items() if name not in swept}
+    return [(labels[name], name, cell.summary) for name, cell in cells.items() if cell.summary]
 
 
 def _datasets(runs: Runs, plan: Plan) -> list[str]:

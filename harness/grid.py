@@ -212,6 +212,7 @@ class Grid:
                     "display": self.contestants[cell.method].display,
                     "variant_of": self.contestants[cell.method].method.variant_of,
                     "weights_of": self.contestants[cell.method].weights_of,
+                    "summary": self.contestants[cell.method].method.summary,
                 }
                 for cell in self.cells
                 if self.contestants[cell.method].method.in_tables

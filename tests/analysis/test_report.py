@@ -121,6 +121,17 @@ def test_a_run_with_other_settings_than_planned_says_so(grid):
     assert "<b>1 of the runs had other settings" in page
 
 
+def test_the_page_says_what_each_method_is(grid):
+    grid.write("sasrec")
+    plan = grid.plan([("sasrec", 1)], displays={"sasrec": "SASRec"})
+    values = json.loads(plan.read_text())
+    assert "What each method is" not in written(grid, plan)
+    values["cells"][0]["summary"] = f"Attention {EVIL}"
+    plan.write_text(json.dumps(values))
+    page = written(grid, plan)
+    assert "<li>SASRec <code>sasrec</code>: Attention &lt;script&gt;" in page and EVIL not in page
+
+
 def test_runs_made_elsewhere_have_no_command_that_would_fail(small):
     assert "--force" in written(*small)
     elsewhere = written(*small, options=["--made-elsewhere"])

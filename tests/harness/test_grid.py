@@ -7,6 +7,7 @@ import yaml
 
 from harness.fit import CLOCK
 from harness.grid import Cell, Grid
+from harness.methods import load_method
 
 BASE = {
     "name": "test",
@@ -180,7 +181,8 @@ def test_the_plan_lists_every_cell_for_analysis():
     plan = grid.plan()
     assert len(plan["cells"]) == len(grid.cells)
     sasrec = {"dataset": "beauty", "method": "sasrec", "seed": 1, "display": "SASRec"}
-    assert sasrec | {"variant_of": None, "weights_of": None} in plan["cells"]
+    summary = load_method("sasrec").summary
+    assert sasrec | {"variant_of": None, "weights_of": None, "summary": summary} in plan["cells"]
     assert {cell["weights_of"] for cell in plan["cells"] if "delta" in cell["method"]} == {"diffurec"}
     assert plan["sweeps"][0]["cells"] == ["diffurec.delta_0.01", "diffurec.delta_0.1"]
     assert plan["datasets"] == {"beauty": {"display": "Beauty"}, "ml-1m": {"display": "ML-1M"}}
