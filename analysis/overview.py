@@ -50,7 +50,8 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
                 "The same with seen items hidden", [comparison(main, tables, protocol="hidden", labels=plan.labels())]
             ),
             *folded(
-                "AlignDiff beside DiffuRec and beside its variants, seed by seed", differences_listed(trained, plan)
+                "AlignDiff, DiffuRec and their variants beside each other, seed by seed",
+                differences_listed(completed, plan),
             ),
             f"**The audit in short.** {CAVEAT}",
             "\n".join(f"- {line}" for line in audit),

@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 def visible_devices() -> list[str]:
     """Identifiers of the devices this process may use; CUDA itself is not touched.
 
-    None for a torch that was built for CPUs. CUDA_VISIBLE_DEVICES, if set, is respected as it is; otherwise the driver
-    is asked. It names whole devices: slices of one (MIG) are used only where that variable lists them.
+    None for a torch whose version says that it was built for CPUs. CUDA_VISIBLE_DEVICES, if set, is respected as it is;
+    otherwise the driver is asked. It names whole devices: slices of one (MIG) are used only where that variable lists
+    them.
     """
     if _built_for_cpus():
         return []
@@ -49,10 +50,12 @@ def gpu_slot(devices: list[str], *, per_device: int = 1, poll: float = 0.2) -> I
 
     Without devices there is nothing to choose, and with one under SLURM the scheduler has chosen already.
     """
-    if not devices or (os.environ.get("SLURM_JOB_ID") and len(devices) == 1):
+    slurm = os.environ.get("SLURM_JOB_ID")
+    if not devices or (slurm and len(devices) == 1):
         yield os.environ.get("CUDA_VISIBLE_DEVICES")
         return
-    folder = Path(tempfile.gettempdir()) / f"gpu-slots-{os.getuid()}"
+    # Two allocations on one node may number different devices alike.
+    folder = Path(tempfile.gettempdir()) / "-".join(filter(None, (f"gpu-slots-{os.getuid()}", slurm)))
     folder.mkdir(mode=0o700, exist_ok=True)
     descriptor, device = _acquire(folder, devices, per_device, poll)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -29,7 +29,7 @@ class Figure:
 
     @property
     def run(self) -> tuple[str, str, str]:
-        """What tells one run of a model from another: its source has one figure of each metric for it."""
+        """What tells one run of a model from another, as far as the table of figures says it."""
         return self.training, self.seen_items, self.source
 
     def as_dict(self) -> dict[str, object]:

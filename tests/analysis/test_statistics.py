@@ -197,3 +197,17 @@ def test_runs_that_rank_the_same_weights_are_pairs_and_no_independent_samples():
     assert paired.over_seeds.high - paired.over_seeds.low < (apart.over_seeds.high - apart.over_seeds.low) / 20
     assert paired.over_both.high - paired.over_both.low < (apart.over_both.high - apart.over_both.low) / 20
     assert paired.difference == pytest.approx(apart.difference)
+    more = {"a": method, "b": np.concatenate([rng.random((1, 400)), rival])}  # a seed that only one side has
+    labels = {"a": [1, 2], "b": [7, 1, 2]}
+    (common,) = compare_pairs(more, pair, np.random.default_rng(0), seeds=labels, weights={"a": "b"})
+    assert common.num_seeds == (2, 2)
+    assert (common.difference, common.over_seeds) == (paired.difference, paired.over_seeds)
+    labels = {"a": [4, 5], "b": [7, 1, 2]}
+    assert not compare_pairs(more, pair, np.random.default_rng(0), seeds=labels, weights={"a": "b"})
+
+
+def test_rounding_of_equal_differences_is_no_variance_of_seeds():
+    rival = np.random.default_rng(0).random((2, 400)) + np.array([[0.1], [0.3]])
+    method = rival + np.random.default_rng(1).normal(0.01, 0.01, size=400)  # the same shift in both seeds
+    (found,) = compare_pairs({"a": method, "b": rival}, [("a", "b")], np.random.default_rng(0), weights={"a": "b"})
+    assert found.over_seeds is None and found.both_p == pytest.approx(found.users_p, rel=1e-6)

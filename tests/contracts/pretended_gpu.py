@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 GPU = torch.device("cuda", 0)
 PACK = torch.ops.aten._pack_padded_sequence.default  # wants lengths on the CPU
-# These take operands of both on a real GPU, too: copies, and indices on the CPU.
-MIXING = {PACK, torch.ops.aten.copy_.default, torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default}
+COPIES = {PACK, torch.ops.aten.copy_.default}  # between devices, on a real GPU, too
+INDEXING = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default}  # whose indices may be on the CPU
 GRU = torch._C._VariableFunctions.gru
 
 
@@ -59,12 +59,13 @@ class OnGpu(torch.Tensor):
 def _compute(func: Any, args: tuple, kwargs: dict) -> Any:
     """Run one operation on the CPU and hand its results to the device that they belong to.
 
-    Raises RuntimeError where a GPU would: operands of both devices, but for numbers and for MIXING.
+    Raises RuntimeError where a GPU would: operands of both devices, but for numbers, COPIES and what INDEXING may.
     """
     tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
     here = {id(each): each for each in tensors if not isinstance(each, OnGpu)}
     there = {id(each.inner): each for each in tensors if isinstance(each, OnGpu)}
-    if there and func not in MIXING and any(each.dim() for each in here.values()):
+    strict = [args[0], *args[2:3]] if func in INDEXING else [] if func in COPIES else here.values()
+    if there and any(isinstance(each, torch.Tensor) and id(each) in here and each.dim() for each in strict):
         raise RuntimeError(f"{func}: a tensor of the CPU among those of cuda:0")
     on_gpu = bool(there) or torch.device(kwargs.get("device") or "cpu") == GPU
     args, kwargs = tree_map_only(OnGpu, lambda tensor: tensor.inner, (args, kwargs))
@@ -128,10 +129,7 @@ class _Functions(TorchFunctionMode):
 
 @contextmanager
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """Within, torch takes the device that is given for a GPU; where there is a real one, it is that."""
-    if torch.cuda.is_available():
-        yield GPU
-        return
+    """Within, torch takes the device that is given for a GPU."""
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch, "Generator", _Generator)
     monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)

@@ -134,6 +134,14 @@ def test_jobs_within_one_allocation_of_several_devices_share_them_out(monkeypatc
         assert {first, second} == {"a", "b"}
 
 
+def test_two_allocations_on_one_node_do_not_wait_for_each_other(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with gpu_slot(["0", "1"]) as first:
+        monkeypatch.setenv("SLURM_JOB_ID", "8")
+        with gpu_slot(["0", "1"]) as second:
+            assert first == second == "0"
+
+
 def test_a_torch_built_for_cpus_has_no_device(monkeypatch):
     monkeypatch.setattr(gpu, "_built_for_cpus", lambda: True)
     assert visible_devices() == []

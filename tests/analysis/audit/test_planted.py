@@ -62,6 +62,11 @@ def test_record_covers_every_kind_over_a_thousand_tables():
     assert all(row["found_with_users"] == 0 for name, row in record["kinds"].items() if name.startswith("none"))
 
 
+def test_the_record_says_how_often_far_too_small_p_values_are_found():
+    row = json.loads(audit_power.RECORD.read_text())["kinds"]["p-values 100 times too small"]
+    assert row["found"] > 0.85 * row["tables"]
+
+
 def test_readme_shows_the_record():
     record = json.loads(audit_power.RECORD.read_text())
     assert audit_power.markdown(record) in audit_power.README.read_text()
