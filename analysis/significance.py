@@ -60,9 +60,8 @@ def satterthwaite_t(estimate: float, parts: Sequence[tuple[float, int]], level: 
     """Test an estimate whose variance is a sum of independent parts: pairs (variance, degrees of freedom).
 
     Source: Satterthwaite (1946); with two parts this is Welch's test. The sum must be positive. With a part of fewer
-    than FEW degrees his formula is liberal, most of all far out, where a correction for many comparisons reads it: 2
-    against 5 values, the 2 from a law three times as wide, gave one of 40 corrected p below 0.05 in half of all trials.
-    Then the smallest degrees of any part that varies count, which errs on the safe side.
+    than FEW degrees his formula is liberal, most of all far out, where a correction for many comparisons reads it (the
+    tests show both). Then the smallest degrees of any part that varies count, which errs on the safe side.
     """
     variance = sum(v for v, _ in parts)
     fewest = min(d for v, d in parts if v > 0)

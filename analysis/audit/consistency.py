@@ -121,7 +121,7 @@ def is_round_difference(difference: Decimal) -> bool:
 def check_twins(cells: Iterable[Cell]) -> Outcome:
     """List pairs of different models whose rows on one dataset agree in three figures or more.
 
-    Figures with less than MIN_DECIMALS agree by chance: with one decimal, in a third of honest tables of ten models.
+    Figures of less than MIN_DECIMALS do not count: they agree by chance.
     """
     rows = rows_of(cells)
     findings, checked = [], 0

@@ -65,13 +65,11 @@ def match(row: Row, earlier: EarlierRow) -> Match:
     """Compare a printed row with an earlier one, digit by digit."""
     shared = [metric for metric in row if metric in earlier.figures]
     differences = {m: row[m].printed.value - earlier.figures[m].value for m in shared}
-    equal = tuple(m for m in shared if differences[m] == 0 and _has_digits(row[m].printed))
-    offsets = {m: d for m, d in differences.items() if is_round_difference(d) and _has_digits(row[m].printed)}
+    equal = tuple(m for m in shared if differences[m] == 0 and row[m].printed.has_decimals(MIN_DECIMALS))
+    offsets = {
+        m: d for m, d in differences.items() if is_round_difference(d) and row[m].printed.has_decimals(MIN_DECIMALS)
+    }
     return Match(row, earlier, equal, offsets)
-
-
-def _has_digits(printed: Printed) -> bool:
-    return printed.has_decimals(MIN_DECIMALS)
 
 
 def check(cells: Iterable[Cell], earlier: Iterable[EarlierRow]) -> Outcome:

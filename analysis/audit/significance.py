@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from analysis.audit.cells import Cell, best_of, columns_of, table_name
-from analysis.audit.finding import ALARMS, KINDS, Finding, Kind, Outcome
+from analysis.audit.finding import KINDS, Finding, Kind, Outcome
 from analysis.audit.student import (
     Sample,
     correlation_needed,
@@ -95,7 +95,7 @@ def _p_finding(
     printed = printed.replace("= <", "< ")
     kind, out_of_reach, tail = _judge(claimed, min(welch_floor, pooled_floor), paired_floor, n)
     has_permutation_test = ours.metric in PERMUTED
-    if kind in ALARMS:
+    if kind != "holds":
         other = f"A permutation test of {ours.metric} over samples" if has_permutation_test else "A test over users"
         tail += f" {other} does not rest on these figures and is not excluded."
     return Finding(

@@ -64,3 +64,16 @@ def test_only_runs_with_the_same_seeds_are_paired_by_them(compared):
 
 def test_a_dataset_whose_runs_saw_different_data_is_left_out(compared):
     assert set(compared(digest="e" * 64)["dataset"]) == {"toys"}
+
+
+def test_a_variant_that_ranks_the_same_weights_is_compared_in_pairs(grid):
+    variant = "aligndiff.no_correction"
+    for seed in (1, 2):
+        for method in ("aligndiff", variant, "sasrec"):
+            grid.write(method, seed, ranks("beauty", method, seed))
+    plan = read_plan(grid.plan([(method, seed) for method in ("aligndiff", variant, "sasrec") for seed in (1, 2)]))
+    table = comparisons.compare_runs(load_runs(grid.runs), plan, resamples=50).set_index(["rival", "metric"])
+    assert np.isnan(table.loc[(variant, "HR@10"), "welch_p"]) and not np.isnan(
+        table.loc[("sasrec", "HR@10"), "welch_p"]
+    )
+    assert "same weights" in table.loc[(variant, "HR@10"), "absent"]

@@ -383,3 +383,16 @@ def test_a_sweep_is_drawn_from_planned_runs_alone(grid, monkeypatch):
     plan = read_plan(grid.plan([(method, 1) for method in cells], sweeps=[sweep | {"cells": cells}]))
     assert len(list(figures.draw_sweeps(load_runs(grid.runs), plan))) == 1
     assert [set(tidy["value"]) for tidy in drawn] == [{100.0}, {100.0}]
+
+
+def test_a_gain_over_a_distance_that_is_not_above_zero_is_no_percentage(grid, measured_mmd):
+    plan, folder = measured_mmd
+    for path in folder.glob("beauty/diffurec/*.json"):  # as an unbiased estimate may come out
+        values = json.loads(path.read_text())
+        values["results"] = [result | {"unbiased": -1e-6} for result in values["results"]]
+        path.write_text(json.dumps(values))
+    out = grid.folder / "out"
+    shared = ["--runs", str(grid.runs), "--plan", str(plan), "--mmd", str(folder)]
+    assert tables.main([*shared, "--data", str(grid.folder), "--out", str(out)]) == 0
+    line = next(line for line in (out / "table5.md").read_text().split("\n") if "AlignDiff below DiffuRec" in line)
+    assert "rival not above zero" in line

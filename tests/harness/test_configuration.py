@@ -66,6 +66,7 @@ def test_the_shipped_configurations_are_legal(name):
         (["datasets", "a/b"], {"display": "A"}, "datasets: 'a/b' becomes part of paths"),
         (["datasets", 2014], {"display": "A"}, "datasets: 2014 is not of type 'string'"),
         (["records"], "my runs", "records: 'my runs' becomes part of paths"),
+        (["sweeps", 0], {"name": "Omega.x"}, "'Omega.x' becomes part of paths; take lower-case letters, digits, '_'"),
     ],
 )
 def test_mistakes_are_named_with_place_and_nearest_key(path, value, message):

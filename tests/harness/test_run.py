@@ -366,3 +366,12 @@ def test_weights_that_are_views_of_one_buffer_are_stored(tmp_path):
     run._save_weights(made, tmp_path / "weights.safetensors")
     stored = load_file(tmp_path / "weights.safetensors")
     assert stored.keys() == values.keys() and all(torch.equal(stored[name], values[name]) for name in values)
+
+
+def test_tied_weights_are_stored_under_both_names(tmp_path):
+    made, read = (torch.nn.ModuleDict({"one": torch.nn.Linear(3, 3), "two": torch.nn.Linear(3, 3)}) for _ in range(2))
+    for module in (made, read):
+        module["two"].weight = module["one"].weight
+    run._save_weights(made, tmp_path / "weights.safetensors")
+    read.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(read["two"].weight, made["one"].weight)

@@ -84,3 +84,13 @@ def test_runs_as_a_module_without_torch(tmp_path):
     code += "runpy.run_module('analysis.audit', run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_missing_file_is_named_in_one_line_or_shown_with_its_traceback(capsys, monkeypatch, tmp_path):
+    command = ["check", str(tmp_path / "none.csv")]
+    assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert "none.csv" in shown and "Errno" not in shown and len(shown.splitlines()) == 1
+    monkeypatch.setenv("ALIGNDIFF_TRACEBACK", "1")
+    with pytest.raises((ValueError, OSError), match=r"none\.csv"):
+        main(command)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from analysis.audit import context
 
 
@@ -28,3 +30,14 @@ def test_baseline_above_the_method(cell):
     figures = [figure(8.0, model="SASRec", training="softmax loss")]
     assert context.check_best_baseline([cell("HR@10", "7.9")], figures, "Ours").findings
     assert not context.check_best_baseline([cell("HR@10", "8.1")], figures, "Ours").findings
+
+
+def test_the_second_metric_is_of_the_runs_above_only(cell):
+    above, below = ({"model": "SASRec", "training": training} for training in ("softmax loss", "binary loss"))
+    figures = [
+        figure(8.0, **above),
+        figure(6.0, **below),
+        *(replace(figure(value, **which), metric="NDCG@10") for value, which in ((4.0, above), (3.0, below))),
+    ]
+    (finding,) = context.check_best_baseline([cell("HR@10", "7.9"), cell("NDCG@10", "4.2")], figures, "Ours").findings
+    assert "In NDCG@10 the same runs reach 4.00 with" in finding.sentence and "4.2 is printed" in finding.sentence
