@@ -35,12 +35,7 @@ rule runs:
         STATS,
 
 
-onstart:
-    forget_known()
-
-
 onsuccess:
-    forget_finished()
     made = {job.rule.name for job in workflow.dag.jobs}
     if "report" in made:
         print(f"done: report in {OUT}/report.html, tables in {OUT}/tables/")
@@ -51,7 +46,6 @@ onsuccess:
 
 
 onerror:
-    forget_finished()
     print(
         "Some jobs failed; what finished is kept. Run the same command again to resume, or the same with `-- partial` at "
         f"its end for tables of what is there, in {OUT}/partial/."

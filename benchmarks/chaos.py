@@ -130,7 +130,7 @@ def prepare(folder: Path) -> Grid:
 def results(folder: Path) -> dict[str, object]:
     """What must not differ: ranks and weights as bytes, metrics as text, for every run below `folder`."""
     found: dict[str, object] = {}
-    for path in sorted(folder.glob("**/record.json")):
+    for path in sorted(folder.glob("**/seed*/record.json")):
         record, name = json.loads(path.read_text()), str(path.parent.relative_to(folder))
         if record["status"] != "completed":
             raise RuntimeError(f"{path}: {record['status']}: {record['reason']}")
@@ -259,7 +259,8 @@ def trainings(parent: int) -> list[int]:
 
 def require_tidy(folder: Path) -> None:
     """Nothing half-written, no lock and no checkpoint stays behind."""
-    litter = [str(path) for path in folder.glob("**/*") if re.match(r"\.|epoch-.*ckpt", path.name)]
+    names = r"\.(?!finished$)|epoch-.*ckpt"
+    litter = [str(path) for path in folder.glob("**/*") if re.match(names, path.name)]
     if litter:
         raise RuntimeError(f"left behind: {', '.join(litter)}")
 

@@ -6,9 +6,7 @@ import hashlib
 import io
 import logging
 import os
-import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import torch
 log = logging.getLogger(__name__)
 
 KEEP = 2  # the newest and, should it be torn, the one before
-FINISHED = "finished"  # folder with links to the outputs of a finished run
 
 
 class CheckpointFolder:
@@ -82,19 +79,6 @@ class CheckpointFolder:
         if identity != self._identity:
             return "made by other settings, data or code, on another kind of device or in another precision", {}
         return None, content
-
-    def close(self, outputs: Sequence[Path] = ()) -> None:
-        """Replace the checkpoints of a run that is over by hard links to its outputs, the one that proves them last.
-
-        Whoever started the run may be gone, and deletes the outputs when started again: see workflow.scripts.train.
-        """
-        kept = self._folder / FINISHED
-        shutil.rmtree(kept, ignore_errors=True)
-        with suppress(OSError):  # without hard links, as on FAT, such a run is made again
-            for path in outputs:
-                kept.mkdir(parents=True, exist_ok=True)
-                os.link(path, kept / path.name)
-        self.remove()
 
     def remove(self) -> None:
         """Delete the folder's checkpoints."""

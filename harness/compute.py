@@ -7,7 +7,7 @@ import ctypes
 import os
 import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
@@ -135,6 +135,17 @@ def describe(compute: Compute) -> dict[str, Any]:
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         **packages,
     }
+
+
+def rounds_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether what the configuration decides of two environments of `describe` makes runs round alike.
+
+    Processor models and versions may differ: neither of them makes Snakemake run a finished cell again.
+    """
+    deciding = ["precision", "emulated_products", "deterministic_algorithms", "float32_matmul_precision"]
+    if "cpu" in (one["device"], other["device"]):
+        deciding += ["device", "threads"]
+    return all(one[name] == other[name] for name in deciding)
 
 
 def _cpu_model() -> str:

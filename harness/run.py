@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +90,26 @@ class RunFiles:
         """All of them, in the order in which they are written."""
         return (*((self.history, self.weights) if self.trained else ()), self.ranks, self.record)
 
+    @property
+    def kept(self) -> RunFiles:
+        """Where the outputs stay when Snakemake, which does not know of this folder, deletes them before a rerun."""
+        return RunFiles(self.folder / ".finished", self.trained)
+
+    def keep(self) -> None:
+        """Put hard links to the outputs there, the one that proves them last, in place of an older run's."""
+        shutil.rmtree(self.kept.folder, ignore_errors=True)
+        with suppress(OSError):  # a file system without hard links, as FAT: such a run is made again
+            self.kept.folder.mkdir()
+            for path, link in zip(self.outputs, self.kept.outputs, strict=True):
+                os.link(path, link)
+
+    def take_back(self) -> None:
+        """Make outputs of what was kept: copies, because Snakemake expects files newer than the inputs."""
+        for kept, path in zip(self.kept.outputs, self.outputs, strict=True):
+            with replacing(path) as partial:
+                shutil.copyfile(kept, partial)
+        self.keep()
+
 
 def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints: Path | None) -> RunRecord:
     """Train a method, evaluate its best epoch on the test items, write all outputs, the record last.
@@ -108,7 +131,9 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
         record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
     # Memory may have been short for a moment only: then a rerun goes on from the checkpoint.
     if folder and record.status != "out_of_memory":
-        folder.close(files.outputs if record.completed else ())
+        if record.completed:
+            files.keep()
+        folder.remove()
     return record
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness import checkpoint
-from harness.checkpoint import FINISHED, KEEP, CheckpointFolder
+from harness.checkpoint import KEEP, CheckpointFolder
 from harness.streams import Streams
 
 
@@ -163,25 +163,3 @@ def test_remove_spares_what_it_did_not_make(tmp_path, folder):
     (tmp_path / "seed1" / "notes.txt").write_text("mine")
     folder.remove()
     assert files(tmp_path) == ["notes.txt"]
-
-
-def test_close_leaves_links_to_the_outputs_alone(tmp_path, folder):
-    output = tmp_path / "record.json"
-    output.write_text("{}")
-    folder.close([output])
-    output.unlink()  # what Snakemake does before it runs an incomplete job again
-    assert files(tmp_path) == [FINISHED]
-    assert (tmp_path / "seed1" / FINISHED / "record.json").read_text() == "{}"
-    folder.close()
-    assert not (tmp_path / "seed1").exists()
-
-
-def test_close_where_there_are_no_hard_links(tmp_path, folder, monkeypatch):
-    def refuse(*_):
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(checkpoint.os, "link", refuse)
-    output = tmp_path / "record.json"
-    output.write_text("{}")
-    folder.close([output])
-    assert not list(tmp_path.glob("**/epoch-*.ckpt")) and output.exists()

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 import harness.fit
 from harness import run
-from harness.checkpoint import FINISHED
 from harness.compute import Compute
 from harness.fit import DivergedError
 from harness.methods import load_method
@@ -269,9 +268,19 @@ def test_a_killed_run_goes_on_to_the_same_ranks(first, tmp_path, monkeypatch, ca
     again = read_record(resumed.record)
     assert (record.resumes, again.resumes) == (0, 1)
     assert again.started <= again.finished
-    kept = tmp_path / "checkpoints" / FINISHED
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [FINISHED]
-    assert all((kept / path.name).samefile(path) for path in resumed.outputs)
+    assert not (tmp_path / "checkpoints").exists()
+    assert all(kept.samefile(path) for kept, path in zip(resumed.kept.outputs, resumed.outputs, strict=True))
+
+
+def test_a_run_ends_as_well_where_there_are_no_hard_links(first, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(run.os, "link", refuse)
+    record, undisturbed = first
+    _, files = trained(tmp_path / "run", job(record.method), tmp_path / "checkpoints")
+    assert_same_ranks(undisturbed, files)
+    assert not (tmp_path / "checkpoints").exists() and not list(files.kept.folder.iterdir())
 
 
 def refuse_more_than(epochs, fit):

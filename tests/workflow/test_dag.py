@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -91,13 +92,34 @@ def test_tiny_workflow_from_data_to_report(checkout, python_m):
     jobs = planned("".join(_streams(python_m("snakemake", *options, "-n"))))
     assert jobs["train"] == 1, "a deleted record is run again"
 
-    # What a killed session left of a run that Snakemake had heard of by then is not taken for the one asked for now.
-    cell = records[1].parent.relative_to(out / "runs")
-    shutil.copytree(records[1].parent, out / "checkpoints" / cell / "finished")
+    # A run whose folder was deleted is made again; one that only seems old, as after a copy without dates, is not.
+    ranks = [path.with_name("ranks.npz").read_bytes() for path in records[:2]]
     shutil.rmtree(records[1].parent)
-    assert python_m("snakemake", *options, "--", str(records[1].relative_to(checkout))).returncode == 0
-    log = (out / "logs" / "train" / f"{cell}.log").read_text()
-    assert "epoch 1" in log and "its result is taken" not in log
+    os.utime(out / "data" / "toy" / "sequences.npz")
+    shutil.rmtree(checkout / ".snakemake")  # else the digests of inputs that it holds would tell
+    targets = [str(path.relative_to(checkout)) for path in records[:2]]
+    assert planned("".join(_streams(python_m("snakemake", *options, "-n", "--", *targets))))["train"] == 2
+    assert python_m("snakemake", *options, "--", *targets).returncode == 0
+    logs = [
+        (out / "logs" / "train" / f"{cell}.log").read_text()
+        for cell in (path.parent.relative_to(out / "runs") for path in records[:2])
+    ]
+    assert ["its result is taken" in log for log in logs] == [True, False] and "epoch 1" in logs[1]
+    assert [path.with_name("ranks.npz").read_bytes() for path in records[:2]] == ranks
+
+
+def test_data_with_a_new_date_rerun_nothing(checkout, python_m):
+    """Raw files may be large: dates alone must not decide."""
+    raw, options = checkout / "raw.txt", ("--configfile", "config/tiny.yaml", "own.yaml", "--cores", "1")
+    raw.write_text("".join(f"{user} {' '.join(map(str, range(1, 60)))}\n" for user in range(1, 7000)))
+    assert raw.stat().st_size > 1e6, "smaller ones Snakemake looks into by itself"
+    (checkout / "own.yaml").write_text(yaml.safe_dump({"datasets": {"toy": {"file": "raw.txt"}}}))
+    target = "results/tiny/data/toy/stats.json"
+    assert python_m("snakemake", *options, "--", target).returncode == 0
+    os.utime(raw)
+    assert "Nothing to be done" in "".join(_streams(python_m("snakemake", *options, "-n", "--", target)))
+    raw.write_text(raw.read_text().replace("1 2 3", "2 1 3", 1))
+    assert "preprocess" in planned("".join(_streams(python_m("snakemake", *options, "-n", "--", target))))
 
 
 def _streams(result: subprocess.CompletedProcess[str]) -> tuple[str, str]:

@@ -193,18 +193,23 @@ def test_a_second_process_takes_the_result_of_the_first(sequences, undisturbed, 
 def without_outputs(folder):
     """What a restarted Snakemake leaves of a run that it does not know to be finished."""
     for path in (folder / "run").iterdir():
-        path.unlink()
+        if path.is_file():
+            path.unlink()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_a_run_that_ended_unheard_is_taken_and_not_trained_again(sequences, tmp_path, caplog):
     caplog.set_level("INFO")
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
-    outputs = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    outputs = contents(tmp_path / "run")
     without_outputs(tmp_path)
     caplog.clear()
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
     assert "its result is taken" in caplog.text and "epoch 1" not in caplog.text
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == outputs
+    assert contents(tmp_path / "run") == contents(tmp_path / "run" / ".finished") == outputs
 
 
 @pytest.mark.parametrize("spoil", ["ranks.npz", "weights.safetensors", "record.json"])
@@ -212,7 +217,7 @@ def test_a_kept_run_that_is_damaged_is_trained_again(sequences, undisturbed, tmp
     caplog.set_level("INFO")
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
     without_outputs(tmp_path)
-    kept = tmp_path / "checkpoints" / "finished" / spoil
+    kept = tmp_path / "run" / ".finished" / spoil
     kept.unlink() if spoil.startswith("weights") else flip(kept, 100)
     caplog.clear()
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
@@ -229,6 +234,25 @@ def test_a_kept_run_of_another_precision_is_not_taken(sequences, tmp_path, caplo
     assert cli.run(train.main, other) == 0
     assert "its result is taken" not in caplog.text
     assert read_record(tmp_path / "run" / "record.json").environment["precision"] == "bf16"
+
+
+def test_settings_changed_and_changed_back_before_the_new_run_ended_cost_nothing(sequences, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    outputs = contents(tmp_path / "run")
+    without_outputs(tmp_path)
+    changed = {**SMALL, "model": {**SMALL["model"], "dropout": 0.4}}
+    begun = {**changed, "training": {**SMALL["training"], "time_budget_seconds": 1e-9}}
+    assert cli.run(train.main, argv(sequences, tmp_path, begun)) == train.OUT_OF_TIME
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert "its result is taken" in caplog.text and contents(tmp_path / "run") == outputs
+    without_outputs(tmp_path)
+    assert cli.run(train.main, argv(sequences, tmp_path, changed)) == 0
+    assert contents(tmp_path / "run")["ranks.npz"] != outputs["ranks.npz"], "this one is another run"
+    without_outputs(tmp_path)
+    caplog.clear()
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert "its result is taken" not in caplog.text, "only the newest is kept"
 
 
 def flip(path: Path, place: int) -> None:

@@ -5,17 +5,13 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
-from contextlib import suppress
 
-from snakemake.common import async_run
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
 sys.path.insert(0, workflow.basedir)
 
-from harness.checkpoint import FINISHED
 from harness.configuration import check, check_datasets, own_sweeps, typed
 from harness.datasets import check_mirror, deciding
 from harness.gpu import visible_devices
@@ -81,29 +77,3 @@ wildcard_constraints:
 
 def raw_file(wildcards):
     return SPECS[wildcards.dataset].raw_path(wildcards.dataset, config["raw_dir"])
-
-
-async def unheard(jobs):
-    """Those of `jobs` that an earlier session began and whose outputs it never took note of."""
-    return [job for job in jobs if await workflow.persistence.incomplete(job)]
-
-
-def forget_known():
-    """Remove what trainings of earlier sessions have kept, unless Snakemake died before it heard of their end.
-
-    Otherwise a session that was killed later would leave results there, and who deletes a run to have it made again
-    would be given them.
-    """
-    jobs = [job for job in workflow.dag.jobs if job.rule.name == "train"]
-    for job in set(jobs) - set(async_run(unheard(jobs))):
-        shutil.rmtree(f"{job.params.checkpoints}/{FINISHED}", ignore_errors=True)
-
-
-def forget_finished():
-    """Remove what trainings keep in case Snakemake dies before it hears of their end: of these it has heard."""
-    for job in workflow.dag.finished_jobs:
-        if job.rule.name == "train":
-            shutil.rmtree(f"{job.params.checkpoints}/{FINISHED}", ignore_errors=True)
-            # Where it is not empty it holds the checkpoints of a run that was short of memory.
-            with suppress(OSError):
-                os.rmdir(job.params.checkpoints)

@@ -1,4 +1,5 @@
-# One job per cell of the grid. Checkpoints are not declared as outputs: Snakemake deletes outputs before a rerun.
+# One job per cell of the grid. Snakemake deletes declared outputs before a rerun, so checkpoints are none, and a finished
+# run keeps links to its outputs: harness/run.py.
 
 # When to save and when to stop. A global and not a parameter, because a change of it must not rerun what is finished.
 CLOCK = GRID.clock_json()

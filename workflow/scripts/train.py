@@ -9,16 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import harness.cli
 from harness import compute, gpu
-from harness.checkpoint import FINISHED
 from harness.digest import code_digest
-from harness.files import replacing
 from harness.fit import OutOfTimeError, settings_sha256
 from harness.lock import sole_writer
 from harness.methods import Method, builder_file, load_method
@@ -87,25 +84,20 @@ def run(
         device = compute.choose(settings)
         if arguments.weights:
             return reevaluate(job, split, files, device, arguments.weights)
-        checkpoints = arguments.checkpoints
-        kept = restored(job, split, files, device, checkpoints / FINISHED) if checkpoints else None
-        return kept or train(job, split, files, device, checkpoints)
+        kept = taken_back(job, split, files, device) if arguments.checkpoints else None
+        return kept or train(job, split, files, device, arguments.checkpoints)
 
 
-def restored(job: Job, split: Split, files: RunFiles, device: compute.Compute, folder: Path) -> RunRecord | None:
-    """Take this very run if it ended on a machine like this when no Snakemake was there to hear of it.
+def taken_back(job: Job, split: Split, files: RunFiles, device: compute.Compute) -> RunRecord | None:
+    """Take this very run if it finished before, and Snakemake deleted its outputs only because it could not know.
 
-    Snakemake deletes the outputs of such a run when it is started again; links to them in `folder` stay.
+    It goes by dates: a file copied without its date, or a Snakemake killed before it heard of a run's end, are enough.
     """
-    kept = RunFiles(folder)
-    record = finished(job, split, kept)
-    if record is None or record.environment != compute.describe(device):
+    record = finished(job, split, files.kept)
+    if record is None or not compute.rounds_alike(record.environment, compute.describe(device)):
         return None
-    logging.info("%s: this run had finished before, its result is taken", folder)
-    for source, path in zip(kept.outputs, files.outputs, strict=True):
-        with replacing(path) as partial:
-            os.link(source, partial)
-        os.utime(path)  # newer than its inputs, as Snakemake expects of what a job leaves
+    logging.info("this run had finished before (%s), its result is taken", record.finished)
+    files.take_back()
     return record
 
 
