@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +26,7 @@ from harness.methods import build_learner
 from harness.metrics import summarise
 from harness.ranking import Evaluator, NotFiniteError
 from harness.record import RunRecord, read_record, write_ranks, write_record
+from harness.run_files import RunFiles
 from harness.split import Split, drop_first_item
 from harness.streams import Streams, forked_global_stream
 
@@ -60,55 +58,6 @@ class Job:
         """
         path = path_sha256(self.settings)
         return value_sha256([self.method, self.seed, path, self.code_digest, split.sha256, compute.arithmetic()])
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """Where a run leaves its outputs."""
-
-    folder: Path
-    trained: bool = True  # False: it evaluates another's weights, and leaves record and ranks only
-
-    @property
-    def record(self) -> Path:
-        return self.folder / "record.json"
-
-    @property
-    def ranks(self) -> Path:
-        return self.folder / "ranks.npz"
-
-    @property
-    def history(self) -> Path:
-        return self.folder / "history.csv"
-
-    @property
-    def weights(self) -> Path:
-        return self.folder / "weights.safetensors"
-
-    @property
-    def outputs(self) -> tuple[Path, ...]:
-        """All of them, in the order in which they are written."""
-        return (*((self.history, self.weights) if self.trained else ()), self.ranks, self.record)
-
-    @property
-    def kept(self) -> RunFiles:
-        """Where the outputs stay when Snakemake, which does not know of this folder, deletes them before a rerun."""
-        return RunFiles(self.folder / ".finished", self.trained)
-
-    def keep(self) -> None:
-        """Put hard links to the outputs there, the one that proves them last, in place of an older run's."""
-        shutil.rmtree(self.kept.folder, ignore_errors=True)
-        with suppress(OSError):  # a file system without hard links, as FAT: such a run is made again
-            self.kept.folder.mkdir()
-            for path, link in zip(self.outputs, self.kept.outputs, strict=True):
-                os.link(path, link)
-
-    def take_back(self) -> None:
-        """Make outputs of what was kept: copies, because Snakemake expects files newer than the inputs."""
-        for kept, path in zip(self.kept.outputs, self.outputs, strict=True):
-            with replacing(path) as partial:
-                shutil.copyfile(kept, partial)
-        self.keep()
 
 
 def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints: Path | None) -> RunRecord:

@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 import harness.fit
-from harness import run
+from harness import run, run_files
 from harness.compute import Compute
 from harness.fit import DivergedError
 from harness.methods import load_method
 from harness.metrics import summarise
 from harness.ranking import NotFiniteError
 from harness.record import read_ranks, read_record
-from harness.run import Job, RunFiles, progress_line, reevaluate, train
+from harness.run import Job, progress_line, reevaluate, train
+from harness.run_files import RunFiles
 from harness.split import leave_one_out
 from harness.synthetic import random_walk
 
@@ -276,7 +277,7 @@ def test_a_run_ends_as_well_where_there_are_no_hard_links(first, tmp_path, monke
     def refuse(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(run.os, "link", refuse)
+    monkeypatch.setattr(run_files.os, "link", refuse)
     record, undisturbed = first
     _, files = trained(tmp_path / "run", job(record.method), tmp_path / "checkpoints")
     assert_same_ranks(undisturbed, files)

@@ -20,7 +20,8 @@ from harness.fit import OutOfTimeError, settings_sha256
 from harness.lock import sole_writer
 from harness.methods import Method, builder_file, load_method
 from harness.record import CorruptRecordError, RunRecord, read_ranks, read_record
-from harness.run import Job, RunFiles, progress_line, reevaluate, train
+from harness.run import Job, progress_line, reevaluate, train
+from harness.run_files import RunFiles
 from harness.settings import from_mapping, merge
 from harness.split import Sequences, Split, leave_one_out
 
