@@ -122,10 +122,10 @@ def _entry(run: Run, label: str, command: str, *, reason: str = "", deviation: s
 
 
 def rerun_command(record: Path, configfiles: Sequence[str]) -> str:
-    """Return the one command that makes a cell again, whether or not it is there."""
+    """Return the one line that makes a cell again: its folder goes first, for what is finished is not trained twice."""
     named = ["--configfile", *configfiles] if configfiles else []
-    parts = ["snakemake", "--cores", "2", *named, "--force", str(record)]
-    return shlex.join(parts)
+    parts = ["snakemake", "--cores", "2", *named, "--", str(record)]
+    return f"rm -r {shlex.quote(str(Path(record).parent))} && {shlex.join(parts)}"
 
 
 def list_environments(runs: Runs) -> Iterator[Environment]:

@@ -79,9 +79,7 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
     except torch.cuda.OutOfMemoryError:
         record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
     # Memory may have been short for a moment only: then a rerun goes on from the checkpoint.
-    if folder and record.status != "out_of_memory":
-        if record.completed:
-            files.keep()
+    if folder and record.status != "out_of_memory" and (not record.completed or files.keep()):
         folder.remove()
     return record
 

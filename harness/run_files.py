@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,17 +43,23 @@ class RunFiles:
         """Where the outputs stay when Snakemake, which does not know of this folder, deletes them before a rerun."""
         return RunFiles(self.folder / ".finished", self.trained)
 
-    def keep(self) -> None:
-        """Put hard links to the outputs there, the one that proves them last, in place of an older run's."""
+    def keep(self) -> bool:
+        """Put hard links to the outputs there, the one that proves them last, in place of an older run's.
+
+        False: it could not be done, as on a file system without hard links, or for an output that is gone.
+        """
         shutil.rmtree(self.kept.folder, ignore_errors=True)
-        with suppress(OSError):  # a file system without hard links, as FAT: such a run is made again
+        try:
             self.kept.folder.mkdir()
             for path, link in zip(self.outputs, self.kept.outputs, strict=True):
                 os.link(path, link)
+        except OSError:
+            return False
+        return True
 
     def take_back(self) -> None:
-        """Make outputs of what was kept: copies, because Snakemake expects files newer than the inputs."""
+        """Make outputs of what was kept, which stays."""
         for kept, path in zip(self.kept.outputs, self.outputs, strict=True):
             with replacing(path) as partial:
-                shutil.copyfile(kept, partial)
-        self.keep()
+                os.link(kept, partial)
+            os.utime(path)  # newer than its inputs, as Snakemake expects of what a job leaves

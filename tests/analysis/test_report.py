@@ -108,7 +108,7 @@ def test_a_figure_leads_to_its_run_record_and_command(page, shared_grid):
     row = page[page.index('<tr id="beauty/aligndiff/seed1">') :].split("</tr>")[0]
     path = shared_grid.runs / "beauty/aligndiff/seed1/record.json"
     assert str(path) in row and path.is_file()
-    assert f"snakemake --cores 2 --configfile config/demo.yaml --force {path}" in row
+    assert f"snakemake --cores 2 --configfile config/demo.yaml -- {path}" in row
 
 
 def test_a_run_with_other_settings_than_planned_says_so(grid):
@@ -133,9 +133,9 @@ def test_the_page_says_what_each_method_is(grid):
 
 
 def test_runs_made_elsewhere_have_no_command_that_would_fail(small):
-    assert "--force" in written(*small)
+    assert "rm -r" in written(*small)
     elsewhere = written(*small, options=["--made-elsewhere"])
-    assert "--force" not in elsewhere and "made elsewhere and only read here" in elsewhere
+    assert "rm -r" not in elsewhere and "made elsewhere and only read here" in elsewhere
 
 
 def test_gaps_and_failures_are_listed_with_reason(page):
@@ -250,7 +250,7 @@ def test_the_same_records_give_the_same_page(small):
 def test_times_and_sizes_read_as_people_say_them():
     assert [duration(s) for s in (0, 4.24, 61, 3599, 11100)] == ["", "4.2 s", "1 min", "1 h 00 min", "3 h 05 min"]
     assert [size(n) for n in (0, 300 * 2**20, 3 * 2**29)] == ["", "300 MiB", "1.5 GiB"]
-    assert rerun_command("a b/record.json", None) == "snakemake --cores 2 --force 'a b/record.json'"
+    assert rerun_command("a b/record.json", None) == "rm -r 'a b' && snakemake --cores 2 -- 'a b/record.json'"
 
 
 @pytest.fixture

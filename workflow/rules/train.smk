@@ -1,5 +1,5 @@
 # One job per cell of the grid. Snakemake deletes declared outputs before a rerun, so checkpoints are none, and a finished
-# run keeps links to its outputs: harness/run.py.
+# run keeps links to its outputs: harness/run_files.py.
 
 # When to save and when to stop. A global and not a parameter, because a change of it must not rerun what is finished.
 CLOCK = GRID.clock_json()
