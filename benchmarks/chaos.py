@@ -210,7 +210,7 @@ def kill_workflow(
         seconds = min(seconds, place.finish(command))  # the machine may have become less busy
         place.rounds += 1
         require_same(results(place.out / "runs"), expected)
-        require_tidy(place.out / "runs")
+        require_tidy(place.out)
         place.count_messages()
 
 

@@ -140,7 +140,7 @@ def describe(compute: Compute) -> dict[str, Any]:
 def rounds_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether what the configuration decides of two environments of `describe` makes runs round alike.
 
-    Processor models and versions may differ: neither of them makes Snakemake run a finished cell again.
+    Processor models and versions may differ, as in a folder of results in which Snakemake finds nothing to do.
     """
     deciding = ["precision", "emulated_products", "deterministic_algorithms", "float32_matmul_precision"]
     if "cpu" in (one["device"], other["device"]):

@@ -132,7 +132,7 @@ def load_weights(learner: Learner, path: Path, *, method: str, device: torch.dev
         raise
     except (RuntimeError, OSError, SafetensorError) as error:
         why = " ".join(str(error).split())[:160]  # torch lists every tensor that does not fit
-        raise ValueError(f"{path}: not the weights of {method} ({why}); train that method again") from error
+        raise ValueError(f"{path}: not the weights of {method} ({why}); delete its folder to train it again") from error
 
 
 def _save_weights(module: torch.nn.Module, path: Path) -> None:
@@ -155,8 +155,7 @@ class _Run:
         self.job, self.split, self.files, self.compute = job, split, files, compute
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         files.folder.mkdir(parents=True, exist_ok=True)
-        for partial in files.folder.glob(".*.*.*"):  # left by kill -9 while writing, see harness.files.replacing
-            partial.unlink()
+        files.sweep()
 
     def completed(self, learner: Learner, result: FitResult) -> RunRecord:
         began = time.monotonic()

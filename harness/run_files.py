@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.digest import file_sha256
 from harness.files import replacing
+from harness.record import write_text_atomically
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,12 @@ class RunFiles:
         """Where the outputs stay when Snakemake, which does not know of this folder, deletes them before a rerun."""
         return RunFiles(self.folder / ".finished", self.trained)
 
+    @property
+    def _digests(self) -> Path:
+        return self.folder / "sha256.json"
+
     def keep(self) -> bool:
-        """Put hard links to the outputs there, the one that proves them last, in place of an older run's.
+        """Put hard links to the outputs there, and last their digests, in place of an older run's.
 
         False: it could not be done, as on a file system without hard links, or for an output that is gone.
         """
@@ -53,9 +60,20 @@ class RunFiles:
             self.kept.folder.mkdir()
             for path, link in zip(self.outputs, self.kept.outputs, strict=True):
                 os.link(path, link)
+            write_text_atomically(self.kept._digests, json.dumps(self.kept._found()))
         except OSError:
             return False
         return True
+
+    def _found(self) -> dict[str, str]:
+        return {path.name: file_sha256(path) for path in self.outputs}
+
+    def is_kept(self) -> bool:
+        """Whether all outputs are there as they were when they were kept: a link shares what happens to its file."""
+        try:
+            return json.loads(self.kept._digests.read_text(encoding="utf-8")) == self.kept._found()
+        except (OSError, ValueError):
+            return False
 
     def take_back(self) -> None:
         """Make outputs of what was kept, which stays."""
@@ -63,3 +81,8 @@ class RunFiles:
             with replacing(path) as partial:
                 os.link(kept, partial)
             os.utime(path)  # newer than its inputs, as Snakemake expects of what a job leaves
+
+    def sweep(self) -> None:
+        """Remove what kill -9 left half-written, see harness.files.replacing."""
+        for partial in self.folder.glob(".*.*.*"):
+            partial.unlink()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness import compute
-from harness.compute import Compute, ComputeSettings, choose, describe, evaluation_mode
+from harness.compute import Compute, ComputeSettings, choose, describe, evaluation_mode, rounds_alike
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +112,26 @@ def test_evaluation_mode_puts_the_module_back_even_after_an_error(training):
 def test_generations_of_one_name_are_told_apart(told, expected, monkeypatch):
     monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(told))
     assert describe(Compute())["cpu"] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "alike"),
+    [
+        ({}, True),
+        ({"cpu": "another", "torch": "2.6.0", "python": "3.13.0", "platform": "x"}, True),
+        ({"threads": 7}, False),
+        ({"precision": "bf16"}, False),
+        ({"emulated_products": True}, False),
+        ({"deterministic_algorithms": True}, False),
+        ({"float32_matmul_precision": "medium"}, False),
+        ({"device": "NVIDIA H200"}, False),
+    ],
+)
+def test_environments_round_alike_if_what_the_configuration_decides_is_the_same(change, alike):
+    here = describe(Compute())
+    assert rounds_alike(here, here | change) is rounds_alike(here | change, here) is alike
+
+
+def test_on_a_gpu_neither_its_model_nor_the_threads_decide():
+    here = describe(Compute()) | {"device": "NVIDIA H200"}
+    assert rounds_alike(here, here | {"device": "NVIDIA A100", "threads": 7})

@@ -132,7 +132,9 @@ def test_wrong_weights_are_refused(first, tmp_path):
     cut, absent = tmp_path / "cut.safetensors", tmp_path / "absent.safetensors"
     cut.write_bytes(files.weights.read_bytes()[:200])
     for one, weights in ((other_size, files.weights), (job(record.method), cut), (job(record.method), absent)):
-        with pytest.raises(ValueError, match=r"\.safetensors: not the weights of .* train that method again"):
+        with pytest.raises(
+            ValueError, match=r"\.safetensors: not the weights of .* delete its folder to train it again"
+        ):
             reevaluate(one, SPLIT, RunFiles(tmp_path / "out", trained=False), Compute(), weights)
     assert not (tmp_path / "out" / "record.json").exists()
 
@@ -271,6 +273,7 @@ def test_a_killed_run_goes_on_to_the_same_ranks(first, tmp_path, monkeypatch, ca
     assert again.started <= again.finished
     assert not (tmp_path / "checkpoints").exists()
     assert all(kept.samefile(path) for kept, path in zip(resumed.kept.outputs, resumed.outputs, strict=True))
+    assert resumed.is_kept()
 
 
 def test_a_run_ends_as_well_where_there_are_no_hard_links(first, tmp_path, monkeypatch):

@@ -93,6 +93,7 @@ def test_tiny_workflow_from_data_to_report(checkout, python_m):
     assert jobs["train"] == 1, "a deleted record is run again"
 
     # A run whose folder was deleted is made again; one that only seems old, as after a copy without dates, is not.
+    shutil.copy(records[0].parent / ".finished" / "record.json", records[0])
     ranks = [path.with_name("ranks.npz").read_bytes() for path in records[:2]]
     shutil.rmtree(records[1].parent)
     os.utime(out / "data" / "toy" / "sequences.npz")
@@ -106,6 +107,7 @@ def test_tiny_workflow_from_data_to_report(checkout, python_m):
     ]
     assert ["its result is taken" in log for log in logs] == [True, False] and "epoch 1" in logs[1]
     assert [path.with_name("ranks.npz").read_bytes() for path in records[:2]] == ranks
+    assert "Nothing to be done" in "".join(_streams(python_m("snakemake", *options, "-n", "--", *targets)))
 
 
 def test_data_with_a_new_date_rerun_nothing(checkout, python_m):

@@ -209,20 +209,74 @@ def test_a_run_that_ended_unheard_is_taken_and_not_trained_again(sequences, tmp_
     caplog.clear()
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
     assert "its result is taken" in caplog.text and "epoch 1" not in caplog.text
-    assert contents(tmp_path / "run") == contents(tmp_path / "run" / ".finished") == outputs
+    kept = contents(tmp_path / "run" / ".finished")
+    assert contents(tmp_path / "run") == {name: kept[name] for name in outputs} == outputs
+    assert set(kept) - set(outputs) == {"sha256.json"}
 
 
-@pytest.mark.parametrize("spoil", ["ranks.npz", "weights.safetensors", "record.json"])
+@pytest.mark.parametrize("spoil", ["ranks.npz", "weights.safetensors", "history.csv", "record.json", "sha256.json"])
 def test_a_kept_run_that_is_damaged_is_trained_again(sequences, undisturbed, tmp_path, caplog, spoil):
     caplog.set_level("INFO")
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
     without_outputs(tmp_path)
     kept = tmp_path / "run" / ".finished" / spoil
-    kept.unlink() if spoil.startswith("weights") else flip(kept, 100)
+    flip(kept, 100)
     caplog.clear()
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
     assert "its result is taken" not in caplog.text and "epoch 1" in caplog.text
     assert (tmp_path / "run" / "ranks.npz").read_bytes() == undisturbed
+
+
+def test_a_kept_run_with_a_file_gone_is_trained_again(sequences, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    without_outputs(tmp_path)
+    (tmp_path / "run" / ".finished" / "weights.safetensors").unlink()
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert "its result is taken" not in caplog.text
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_a_taking_back_that_was_cut_short_is_done_again(sequences, tmp_path, caplog, monkeypatch, moment):
+    """Killed at any of its four files, and the outputs deleted once more: what is kept is still there."""
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    outputs = contents(tmp_path / "run")
+    without_outputs(tmp_path)
+    calls, link = [], os.link
+
+    def dying(source, target):
+        calls.append(target)
+        if len(calls) > moment:
+            raise KeyboardInterrupt
+        link(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(argv(sequences, tmp_path))
+    without_outputs(tmp_path)
+    (tmp_path / "run" / ".weights.123.safetensors").write_text("half")  # what kill -9 would leave
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    assert "epoch 1" not in caplog.text.partition("its result is taken")[2]
+    assert contents(tmp_path / "run") == outputs
+
+
+@pytest.mark.parametrize("other", ["seed", "code", "data"])
+def test_a_kept_run_of_another_identity_is_not_taken(sequences, tmp_path, caplog, monkeypatch, other):
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    without_outputs(tmp_path)
+    again = argv(sequences, tmp_path)
+    if other == "seed":
+        again[again.index("--seed") + 1] = "2"
+    elif other == "code":
+        monkeypatch.setattr(train, "code_digest", lambda *_: "another")
+    else:
+        random_walk(num_users=70, num_items=30, seed=9).save(tmp_path / "other.npz")
+        again[again.index("--sequences") + 1] = str(tmp_path / "other.npz")
+    assert cli.run(train.main, again) == 0
+    assert "its result is taken" not in caplog.text
 
 
 def test_a_kept_run_of_another_precision_is_not_taken(sequences, tmp_path, caplog):
@@ -246,6 +300,7 @@ def test_settings_changed_and_changed_back_before_the_new_run_ended_cost_nothing
     assert cli.run(train.main, argv(sequences, tmp_path, begun)) == train.OUT_OF_TIME
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0
     assert "its result is taken" in caplog.text and contents(tmp_path / "run") == outputs
+    assert not (tmp_path / "checkpoints").exists(), "the checkpoints of the run that was given up are gone"
     without_outputs(tmp_path)
     assert cli.run(train.main, argv(sequences, tmp_path, changed)) == 0
     assert contents(tmp_path / "run")["ranks.npz"] != outputs["ranks.npz"], "this one is another run"

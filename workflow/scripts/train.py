@@ -15,6 +15,7 @@ from pathlib import Path
 
 import harness.cli
 from harness import compute, gpu
+from harness.checkpoint import CheckpointFolder
 from harness.digest import code_digest
 from harness.fit import OutOfTimeError, settings_sha256
 from harness.lock import sole_writer
@@ -85,8 +86,11 @@ def run(
         device = compute.choose(settings)
         if arguments.weights:
             return reevaluate(job, split, files, device, arguments.weights)
-        kept = taken_back(job, split, files, device) if arguments.checkpoints else None
-        return kept or train(job, split, files, device, arguments.checkpoints)
+        checkpoints = arguments.checkpoints
+        kept = taken_back(job, split, files, device) if checkpoints else None
+        if kept:
+            CheckpointFolder(checkpoints, identity=job.identity(split, device)).remove()
+        return kept or train(job, split, files, device, checkpoints)
 
 
 def taken_back(job: Job, split: Split, files: RunFiles, device: compute.Compute) -> RunRecord | None:
@@ -94,10 +98,11 @@ def taken_back(job: Job, split: Split, files: RunFiles, device: compute.Compute)
 
     It goes by dates: a file copied without its date, or a Snakemake killed before it heard of a run's end, are enough.
     """
-    record = finished(job, split, files.kept)
+    record = finished(job, split, files.kept) if files.is_kept() else None
     if record is None or not compute.rounds_alike(record.environment, compute.describe(device)):
         return None
     logging.info("this run had finished before (%s), its result is taken", record.finished)
+    files.sweep()
     files.take_back()
     return record
 
