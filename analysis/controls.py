@@ -20,15 +20,15 @@ from analysis.markdown import put_between
 from analysis.overview import BEGIN, END
 from analysis.seed_by_seed import origin_of
 from analysis.table_formats import pipe_table
+from analysis.table_specs import HEADLINE
 from harness import cli
 
-METRICS = ("HR@10", "NDCG@10")
 HEAD = (
     "run",
     "weights",
-    *METRICS,
+    *HEADLINE,
     "beside",
-    *(f"{metric}, difference (se)" for metric in METRICS),
+    *(f"{metric}, difference (se)" for metric in HEADLINE),
     "ranks that differ",
 )
 
@@ -43,10 +43,10 @@ def table(runs: Sequence[Run]) -> str:
 
 def _line(run: Run, origin: Run | None) -> list[str]:
     weights = "trained" if run.record.epochs_run else "taken over" if origin else ""
-    own = [f"{100 * run.record.metrics['test_kept'][metric]:.2f}" for metric in METRICS]
+    own = [f"{100 * run.record.metrics['test_kept'][metric]:.2f}" for metric in HEADLINE]
     if origin is None:
-        return [run.key, weights, *own, "", *[""] * len(METRICS), ""]
-    beside = [compare(origin, run, metric) for metric in METRICS]
+        return [run.key, weights, *own, "", *[""] * len(HEADLINE), ""]
+    beside = [compare(origin, run, metric) for metric in HEADLINE]
     gaps = [f"{each.difference:+.2f} ({each.standard_error:.2f})" for each in beside]
     share = f"{beside[0].users_differing / beside[0].users:.1%}"
     return [run.key, weights, *own, origin.record.method, *gaps, share]

@@ -27,6 +27,7 @@ from analysis.load import Runs, load_runs
 from analysis.mmd_run import read_representations
 from analysis.plan import Plan, read_plan
 from analysis.projection import Space, clouds_of, joint_space, project_pca, project_tsne, subsample
+from analysis.table_specs import HEADLINE
 from harness import cli
 from harness.record import write_text_atomically
 
@@ -129,7 +130,7 @@ def draw_sweeps(runs: Runs, plan: Plan) -> Iterator[Drawn]:
             continue
         figure, axes = plots.new_figure(1, 2, width=plots.PAGE_WIDTH)
         spread = 0 < min(sweep.values) * 20 < max(sweep.values)
-        for ax, metric in zip(axes.flat, ("HR@10", "NDCG@10"), strict=True):
+        for ax, metric in zip(axes.flat, HEADLINE, strict=True):
             part = rows[rows["metric"] == metric]
             tidy = pd.DataFrame(
                 {"line": part["dataset"].map(plan.datasets), "x": part["method"].map(at), "value": 100 * part["value"]}

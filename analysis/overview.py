@@ -25,12 +25,11 @@ from analysis.measured import CUT_OFF, CUT_OFF_MEANS, NOT_RUN, Cell
 from analysis.mmd_table import RIVAL
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Block, Row, Table
-from analysis.table_specs import CLAIMANT, FLOORS, OWN_VARIANTS, TWINS
+from analysis.table_specs import CLAIMANT, FLOORS, HEADLINE, OWN_VARIANTS, TWINS
 from harness import cli
 from harness.record import write_text_atomically
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-SHOWN = ("HR@10", "NDCG@10")
 FINDINGS = Path("results/reference/findings.md")
 PRINTED_UNDER = "kept"  # what the paper prints is set beside the suite's headline protocol
 
@@ -42,7 +41,7 @@ def overview(tables: Sequence[Table], audit: Sequence[str], runs: Runs, plan: Pl
     trained = [run for run in completed if run.record.epochs_run]
     return "\n\n".join(
         [
-            f"{' / '.join(SHOWN)} in percent, seen items kept. {CUT_OFF_MEANS} ±: standard deviation over seeds, "
+            f"{' / '.join(HEADLINE)} in percent, seen items kept. {CUT_OFF_MEANS} ±: standard deviation over seeds, "
             "mostly two, of which it says little; a trained row without it has one seed. Rows under a heading are not "
             "in the paper's table.",
             comparison(main, tables, protocol="kept", labels=plan.labels()),
@@ -106,7 +105,7 @@ def _line(blocks: Sequence[Block], method: str) -> tuple[str, str]:
 
 
 def _pair(block: Block, row: Row) -> tuple[str, str]:
-    cells: list[Cell] = [row.cells[block.columns.index(metric)] for metric in SHOWN]
+    cells: list[Cell] = [row.cells[block.columns.index(metric)] for metric in HEADLINE]
     printed = [f"{float(cell.printed):.2f}" for cell in cells if cell.printed]
     if cells[0].value is None:
         return cells[0].text, " / ".join(printed)

@@ -32,12 +32,12 @@ from analysis.inventory import duration, list_entries, list_environments
 from analysis.load import PROTOCOLS, Runs, load_runs
 from analysis.plan import Plan, read_plan
 from analysis.table_model import Table
+from analysis.table_specs import HEADLINE
 from analysis.tables import read_stats
 from harness import cli
 from harness.record import write_text_atomically
 
 AUDIT_KEYS = ("summary", "findings", "verdicts", "claims")
-SHOWN_METRICS = ("HR@10", "NDCG@10")
 COMPARISON = re.compile(r"on ([\w.-]+), ([\w.-]+) against ([\w.-]*\w)")  # as `analysis.audit.samples.compare` names it
 
 
@@ -91,7 +91,7 @@ def render(
             protocols=PROTOCOLS,
             summaries=summaries(plan),
             mixed=any(run.group for run in runs.runs) or bool(runs.mixed_data),
-            metrics=SHOWN_METRICS,
+            metrics=HEADLINE,
             made_elsewhere=made_elsewhere,
             linked_pieces=partial(linked, keys=[entry.key for entry in entries]),
         )

@@ -20,15 +20,14 @@ from analysis.agreement import compare
 from analysis.load import Run, load_runs
 from analysis.mmd_table import RIVAL
 from analysis.table_formats import pipe_table
-from analysis.table_specs import CLAIMANT, TUNED
+from analysis.table_specs import CLAIMANT, HEADLINE, TUNED
 from harness import cli
 
-METRICS = ("HR@10", "NDCG@10")
 PROTOCOLS = ("kept", "hidden")
 CONTINUED = re.compile(r"\.[^0-9].*")  # omega_0.1 is no variant of a sweep's omega_0
 HEAD = (
     *("", "beside", "seed", "best epoch of", "beside it"),
-    *(f"{metric}, {seen}" for seen, metric in product(PROTOCOLS, METRICS)),
+    *(f"{metric}, {seen}" for seen, metric in product(PROTOCOLS, HEADLINE)),
 )
 
 
@@ -72,7 +71,7 @@ def table(runs: Sequence[Run], others: Sequence[Run] | None = None, names: Mappi
 def _line(run: Run, other: Run, names: Mapping[str, str]) -> list[str]:
     own, others = (names.get(each.record.method, each.record.method) for each in (run, other))
     where = names.get(run.record.dataset, run.record.dataset)
-    gaps = [compare(other, run, metric, f"test_{seen}") for seen, metric in product(PROTOCOLS, METRICS)]
+    gaps = [compare(other, run, metric, f"test_{seen}") for seen, metric in product(PROTOCOLS, HEADLINE)]
     epochs = [_epochs(each) for each in (run, other)]
     said = [f"{gap.difference:+.2f} ({gap.standard_error:.2f})" for gap in gaps]
     return [f"{own}, {where}", others, str(run.record.seed), *epochs, *said]

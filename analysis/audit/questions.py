@@ -11,9 +11,8 @@ from analysis.audit.claims import Claim
 from analysis.audit.finding import Verdict
 from analysis.audit.judging import Judgement, corrected, judge_order
 from analysis.audit.samples import DETERMINISTIC, Contrast, Samples, compare
-from analysis.table_specs import CLAIMANT, TUNED
+from analysis.table_specs import CLAIMANT, HEADLINE, TUNED
 
-METRICS = ("HR@10", "NDCG@10")
 SOURCE = "not in the paper"
 
 
@@ -138,7 +137,7 @@ def ask(samples: Samples) -> list[tuple[Claim, Verdict]]:
             source=SOURCE,
             kind="question",
             dataset="*",
-            metric=", ".join(METRICS),
+            metric=", ".join(HEADLINE),
             subject=question.subject,
             object=rivals,
             value="",
@@ -159,7 +158,7 @@ def contrasts_of(question: Question, samples: Samples) -> list[Contrast]:
         for dataset in plan.datasets
         for rival in rivals
         if plan.seeds(dataset, subject) and plan.seeds(dataset, rival)
-        for metric in METRICS
+        for metric in HEADLINE
     ]
 
 

@@ -24,9 +24,8 @@ from analysis.audit.samples import MMD, NO_SPREAD, Contrast, Samples, compare
 from analysis.audit.statements import pairs_of
 from analysis.plan import Plan, Sweep
 from analysis.significance import satterthwaite_t
-from analysis.table_specs import CLAIMANT
+from analysis.table_specs import CLAIMANT, HEADLINE
 
-SWEPT_METRICS = ("HR@10", "NDCG@10")
 MMD_VIEWS = ("standardised", "cosine")  # raw distances of two models lie in two spaces
 # Claims about the best value of a field: the sweeps that vary it, and the printed best value by dataset.
 BEST = {
@@ -119,7 +118,7 @@ def _sweep_contrasts(sweep: Sweep, best: Mapping[str, float]) -> list[Contrast]:
         Contrast(dataset, metric, names[value], name, reading=f"sweep {sweep.name}")
         for dataset, value in best.items()
         if value in names
-        for metric in SWEPT_METRICS
+        for metric in HEADLINE
         for other, name in names.items()
         if other != value
     ]
