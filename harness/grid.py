@@ -12,7 +12,7 @@ from typing import Any
 from harness.compute import ComputeSettings
 from harness.digest import ROOT, code_digest
 from harness.fit import CLOCK, settings_sha256
-from harness.methods import METHODS_DIR, Method, builder_file, load_method
+from harness.methods import METHODS_DIR, Method, builder_file, lineage, load_method
 from harness.settings import from_mapping, merge, nearest
 
 TRAIN_SCRIPT = ROOT / "workflow" / "scripts" / "train.py"
@@ -35,10 +35,12 @@ class Cell:
 class Contestant:
     """A method as the grid runs it: its file, and what a sweep changes.
 
+    lineage: names under which the configuration may change it, later ones winning
     weights_of: the contestant whose trained weights are evaluated again; None = trained
     """
 
     method: Method
+    lineage: tuple[str, ...]
     overrides: dict[str, Any]
     display: str
     weights_of: str | None = None
@@ -70,10 +72,10 @@ class Grid:
                     )
                 cells.add(Cell(cell.dataset, origin, cell.seed))
         self.cells = sorted(cells)
+        known = {name for each in self.contestants.values() for name in each.lineage}
         for name in config.get("overrides") or {}:
-            if name != "all" and name not in self.contestants:
-                known = ["all", *sorted(self.contestants)]
-                raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, known)}")
+            if name not in known:
+                raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, sorted(known))}")
         for cell in self.cells:
             self._check_settings(cell)
 
@@ -89,7 +91,12 @@ class Grid:
     def _add_method(self, name: str) -> None:
         if name not in self.contestants:
             method = load_method(name, self._methods_dir)
-            self.contestants[name] = Contestant(method, {}, method.display, method.reuse_weights)
+            self.contestants[name] = Contestant(method, self._lineage(method), {}, method.display, method.reuse_weights)
+
+    def _lineage(self, method: Method) -> tuple[str, ...]:
+        """ "all", the method that it is another recipe of, what its file extends from the first on, and itself."""
+        names = ("all", method.variant_of, *lineage(method, self._methods_dir))
+        return tuple(dict.fromkeys(filter(None, names)))
 
     def _add_sweep(self, sweep: Mapping[str, Any]) -> list[str]:
         """Add one contestant per value: the method with one field changed. Returns their names."""
@@ -98,7 +105,8 @@ class Grid:
         for value in sweep["values"]:
             point = f"{method.name}.{name}_{value}"
             overrides = {"model": {**sweep.get("fixed", {}), sweep["field"]: value}}
-            self.contestants[point] = Contestant(method, overrides, f"{method.display}, {name} = {value}")
+            names_of = (*self._lineage(method), point)
+            self.contestants[point] = Contestant(method, names_of, overrides, f"{method.display}, {name} = {value}")
             if not sweep["retrain"] or self._is_default(point, sweep["datasets"]):
                 self.contestants[point] = replace(self.contestants[point], weights_of=method.name)
             names.append(point)
@@ -107,7 +115,7 @@ class Grid:
     def _is_default(self, point: str, datasets: list[str]) -> bool:
         """Whether a sweep's value is what the method has anyway, so that its training need not be made twice."""
         method, overrides = self.contestants[point].method, self._overrides(point)
-        own = merge(*(self._given(name) for name in ("all", method.variant_of, method.name)))
+        own = merge(*map(self._given, self._lineage(method)))
         try:
             return all(method.resolved(name, overrides) == method.resolved(name, own) for name in datasets)
         except ValueError:  # a mistake, which `_check_settings` names with its place
@@ -139,7 +147,7 @@ class Grid:
     def deciding_overrides(self, method: str) -> dict[str, Any]:
         """What the configuration changes in a method and what may change its result: all without the clock.
 
-        Order: all, then its origin's, then its own, then a sweep's value.
+        Order: along its lineage, then a sweep's value.
         """
         return self._without_clock(self._overrides(method))
 
@@ -163,10 +171,9 @@ class Grid:
 
     def _overrides(self, method: str) -> dict[str, Any]:
         each = self.contestants[method]
-        names = dict.fromkeys(("all", each.method.variant_of, each.weights_of, each.method.name, method))
-        return merge(*map(self._given, names), each.overrides)
+        return merge(*map(self._given, each.lineage), each.overrides)
 
-    def _given(self, name: str | None) -> Mapping[str, Any] | None:
+    def _given(self, name: str) -> Mapping[str, Any] | None:
         return (self.config.get("overrides") or {}).get(name)
 
     def settings(self, dataset: str, method: str) -> dict[str, Any]:

@@ -135,6 +135,12 @@ def _extended(base: Method, own: Method) -> Method:
     return replace(own, **merge(below, above), datasets=sections)
 
 
+def lineage(method: Method, folder: Path = METHODS_DIR) -> tuple[str, ...]:
+    """Names of all that a method's file extends, or whose weights it ranks again, from the first to itself."""
+    base = method.extends or method.reuse_weights
+    return (*lineage(load_method(base, folder), folder), method.name) if base else (method.name,)
+
+
 def known_methods(folder: Path = METHODS_DIR) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
