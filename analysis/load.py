@@ -8,9 +8,10 @@ dataset must share its data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,11 +68,15 @@ class Run:
 
 def kinds(record: RunRecord) -> dict[str, str]:
     """What tells a run from others of its method, by KINDS: start of each digest, precision with kind of device."""
-    place = record.environment
-    device = "CPU" if place.get("device", "cpu") == "cpu" else "GPU"
     digests = (record.data_sha256, record.code_digest, record.settings_sha256)
-    values = (*(digest[:8] for digest in digests), f"{place.get('precision', 'fp32')} on {device}")
-    return dict(zip(KINDS, values, strict=True))
+    return dict(zip(KINDS, (*(digest[:8] for digest in digests), _precision(record.environment)), strict=True))
+
+
+def _precision(place: Mapping[str, Any]) -> str:
+    """As "bf16 on CPU"; emulated products round like a processor's own, so they are of the same kind."""
+    precision, on_cpu = place.get("precision", "fp32"), place.get("device", "cpu") == "cpu"
+    through = " through oneDNN" if on_cpu and place.get("float32_matmul_precision", "highest") != "highest" else ""
+    return f"{precision}{through} on {'CPU' if on_cpu else 'GPU'}"
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ def test_partial_results_report_a_damaged_run_and_go_on(grid, damage):
         ("settings", {"settings_sha256": "e" * 64}),
         ("precision", {"environment": {"device": "cpu", "precision": "bf16"}}),
         ("precision", {"environment": {"device": "NVIDIA H200"}}),
+        ("precision", {"environment": {"device": "cpu", "float32_matmul_precision": "medium"}}),
     ],
 )
 def test_runs_of_different_kinds_are_refused_naming_both(grid, kind, other):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -188,6 +189,21 @@ def test_a_second_process_takes_the_result_of_the_first(sequences, undisturbed, 
     first.stderr.close()
     assert "epoch 1" not in errors, "the second trained although the first had finished"
     assert (tmp_path / "run" / "ranks.npz").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(("precision", "is_taken"), [("fp32", True), ("bf16", False)])
+def test_a_second_process_takes_no_result_of_another_precision(
+    sequences, tmp_path, caplog, monkeypatch, precision, is_taken
+):
+    caplog.set_level("INFO")
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    caplog.clear()
+    monkeypatch.setattr(train, "sole_writer", lambda folder: contextlib.nullcontext(True))  # after a wait
+    second = argv(sequences, tmp_path)
+    second[second.index("--compute") + 1] = f'{{"device": "cpu", "threads": 1, "precision": "{precision}"}}'
+    assert cli.run(train.main, second) == 0
+    assert ("epoch 1" in caplog.text) == (not is_taken)
+    assert read_record(tmp_path / "run" / "record.json").environment["precision"] == precision
 
 
 def without_outputs(folder):

@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with sole_writer(arguments.out) as waited:
             files = RunFiles(arguments.out, trained=arguments.weights is None)
-            record = finished(job, split, files) if waited else None
-            record = record or run(job, split, files, settings, arguments)
+            record = run(job, split, files, settings, arguments, waited=waited)
     except OutOfTimeError as error:
         print(f"stopped: {error}", file=sys.stderr)
         return OUT_OF_TIME
@@ -79,11 +78,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(
-    job: Job, split: Split, files: RunFiles, settings: compute.ComputeSettings, arguments: argparse.Namespace
+    job: Job,
+    split: Split,
+    files: RunFiles,
+    settings: compute.ComputeSettings,
+    arguments: argparse.Namespace,
+    *,
+    waited: bool,
 ) -> RunRecord:
+    """Train or evaluate, but for what the process that was waited for, or an earlier run, has left already."""
     devices = [] if settings.device == "cpu" else gpu.visible_devices()
     with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
         device = compute.choose(settings)
+        theirs = finished(job, split, files, device) if waited else None
+        if theirs:
+            return theirs
         if arguments.weights:
             return reevaluate(job, split, files, device, arguments.weights)
         checkpoints = arguments.checkpoints
@@ -98,8 +107,8 @@ def taken_back(job: Job, split: Split, files: RunFiles, device: compute.Compute)
 
     It goes by dates: a file copied without its date, or a Snakemake killed before it heard of a run's end, are enough.
     """
-    record = finished(job, split, files.kept) if files.is_kept() else None
-    if record is None or not compute.rounds_alike(record.environment, compute.describe(device)):
+    record = finished(job, split, files.kept, device) if files.is_kept() else None
+    if record is None:
         return None
     logging.info("this run had finished before (%s), its result is taken", record.finished)
     files.sweep()
@@ -107,8 +116,8 @@ def taken_back(job: Job, split: Split, files: RunFiles, device: compute.Compute)
     return record
 
 
-def finished(job: Job, split: Split, files: RunFiles) -> RunRecord | None:
-    """Return the record of `files` if it is of this very run and nothing is missing."""
+def finished(job: Job, split: Split, files: RunFiles, device: compute.Compute) -> RunRecord | None:
+    """Return the record of `files` if it is of this very run, computed alike, and nothing is missing."""
     try:
         record = read_record(files.record)
         read_ranks(files.record, record)
@@ -116,7 +125,9 @@ def finished(job: Job, split: Split, files: RunFiles) -> RunRecord | None:
         return None
     ours = (job.method, job.seed, settings_sha256(job.settings), job.code_digest, split.sha256)
     theirs = (record.method, record.seed, record.settings_sha256, record.code_digest, record.data_sha256)
-    return record if ours == theirs and all(path.is_file() for path in files.outputs) else None
+    if ours != theirs or not compute.rounds_alike(record.environment, compute.describe(device)):
+        return None
+    return record if all(path.is_file() for path in files.outputs) else None
 
 
 if __name__ == "__main__":
