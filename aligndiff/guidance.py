@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -186,12 +184,3 @@ def make_guidance(config: Config) -> Guidance | None:
     if config.guidance == "none":
         return None
     raise ValueError(f"guidance: {config.guidance!r} is not one of 'orthogonal', 'ordinary', 'none'")
-
-
-def constant_guidance_fraction(lengths_N: NDArray[np.integer], max_len: int = 50) -> float:
-    """Share of inputs whose released h is one constant vector: those whose index len - 1 is a padding position.
-
-    lengths_N: number of history items of each input.
-    """
-    length_N = np.minimum(lengths_N, max_len)
-    return float((length_N - 1 < max_len - length_N).mean())

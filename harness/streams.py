@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness.packing import Packing
@@ -21,7 +20,7 @@ def derive_seed(seed: int, name: str) -> int:
 
 
 class Streams:
-    """Independent generators of one run: `Streams(seed).numpy("shuffle")`, `.torch("noise")`.
+    """Independent generators of one run: `Streams(seed).torch("shuffle")`, `.torch("noise")`.
 
     Drawing more from one stream leaves the others where they were. Layers that know only torch's global
     generator (weight initialisation, dropout) get it seeded from a named stream by `seed_global`.
@@ -29,13 +28,7 @@ class Streams:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._numpy: dict[str, np.random.Generator] = {}
         self._torch: dict[str, torch.Generator] = {}
-
-    def numpy(self, name: str) -> np.random.Generator:
-        if name not in self._numpy:
-            self._numpy[name] = np.random.default_rng(derive_seed(self.seed, name))
-        return self._numpy[name]
 
     def torch(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
         if name not in self._torch:
@@ -50,7 +43,6 @@ class Streams:
     def state_dict(self) -> dict[str, Any]:
         """Return where every stream stands, torch's global generators included."""
         state: dict[str, Any] = {
-            "numpy": {name: generator.bit_generator.state for name, generator in self._numpy.items()},
             "torch": {name: (str(g.device), g.get_state()) for name, g in self._torch.items()},
             "global_cpu": torch.get_rng_state(),
         }
@@ -59,8 +51,6 @@ class Streams:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state["numpy"].items():
-            self.numpy(name).bit_generator.state = value
         for name, (device, value) in state["torch"].items():
             self.torch(name, device).set_state(value)
         torch.set_rng_state(state["global_cpu"])

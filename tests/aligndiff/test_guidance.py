@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from aligndiff.guidance import constant_guidance_fraction, query_index, readable_keys
+from aligndiff.guidance import query_index, readable_keys
 from harness.packing import Packing
 from harness.split import Sequences, drop_first_item, leave_one_out
 from harness.tiles import tiled
@@ -144,6 +144,12 @@ def test_released_h_is_one_constant_for_short_histories():
     mended = toys.learner(variant="released", guidance_index="last", **toys.STILL).module
     assert (guide(mended, history).diff(dim=0).abs().max(1).values > 0.1).all()
     assert query_index(history > 0, "length").tolist() == [1, 5, 6]
+
+
+def constant_guidance_fraction(lengths_N, max_len=50):
+    """Share of inputs whose released h is one constant vector: those whose index len - 1 is a padding position."""
+    length_N = np.minimum(lengths_N, max_len)
+    return float((length_N - 1 < max_len - length_N).mean())
 
 
 @pytest.mark.parametrize(
