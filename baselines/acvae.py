@@ -13,7 +13,8 @@ Deviations, each an option or pinned by a test:
 - A batch of a single user leaves the contrastive term out, as it would compare z with itself.
 - The generator's two linear layers that the reference never uses are left out.
 - Noise is drawn at test time as in the reference, for the positions that reach the last output only.
-- `kl_weight: 0` or `contrast_weight: 0` skip that term and its critic.
+- `kl_weight: 0` or `contrast_weight: 0` skip that term and its critic; the contrast's optimiser, which also holds the
+  encoder, then still applies its weight decay.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Config:
     kl: Literal["exact", "released"] = "exact"
     kl_cap: float = 0.2  # largest weight of the KL
     anneal: Literal["run", "epoch"] = "run"
-    anneal_users: int = 200_000  # the weight grows by 1 over so many users
+    anneal_users: int = 200_000  # the weight grows by 1 over so many users; each piece of one counts
     latent_at_test: Literal["sample", "mean"] = "sample"  # the notebook samples when it predicts, too
     batch_size: int = 32  # ours: the notebook's dense targets force 1
     learning_rate: float = 1e-3  # Adam's own default; the notebook's 0.01 belongs to Adagrad
@@ -150,7 +150,7 @@ class SVAE(SingleLossLearner):
         return min(self.config.kl_cap, self.users_seen / self.config.anneal_users)
 
     def loss(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        """Mean over users of reconstruction plus weighted KL."""
+        """Mean over users of reconstruction plus weighted KL; a history longer than max_len counts once per piece."""
         history_BL, target_BLK = next_items(batch, self.config.num_targets)
         real_BL = history_BL > 0
         row_N = real_BL.nonzero()[:, 0]

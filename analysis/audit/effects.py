@@ -134,7 +134,7 @@ def check_items(samples: Samples) -> Outcome:
 
 
 def check_variants(samples: Samples, variants: Sequence[str], name: str, question: str) -> Outcome:
-    """Compare variants of the released code with the released code; both directions count."""
+    """Compare variants of the released code, some of which undo several choices, with it; both directions count."""
     plan = samples.plan
     contrasts = [
         Contrast(dataset, METRIC, variant, RELEASED)
@@ -143,7 +143,7 @@ def check_variants(samples: Samples, variants: Sequence[str], name: str, questio
         if plan.seeds(dataset, variant) and plan.seeds(dataset, RELEASED)
     ]
     results = [compare(samples, contrast) for contrast in contrasts]
-    return _differences(name, question, "with the choice undone against as released", results, samples)
+    return _differences(name, question, "with one choice undone or more, against as released", results, samples)
 
 
 def _differences(name: str, question: str, what: str, results: Sequence[Result], samples: Samples) -> Outcome:

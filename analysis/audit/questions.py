@@ -46,7 +46,9 @@ QUESTIONS = (
         ("diffurec.tuned.no_diffusion",),
         "diffurec.tuned",
     ),
-    Question("diffurec-no-diffusion", "AlignDiff is above DiffuRec without diffusion.", ("diffurec.no_diffusion",)),
+    Question(
+        "diffurec-no-diffusion", "AlignDiff is above DiffuRec without diffusion.", ("diffurec.keys.no_diffusion",)
+    ),
     Question("diffurec-keys", "AlignDiff is above DiffuRec with its padding masked.", ("diffurec.keys",)),
     Question("correction", "Ranked without the energy's correction, AlignDiff falls.", ("aligndiff.no_correction",)),
     Question("sign", "With the sign of the correction turned, AlignDiff falls.", ("aligndiff.sign_turned",)),

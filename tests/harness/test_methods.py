@@ -41,6 +41,17 @@ def of_aligndiff_tuned(name):
     return name.startswith("aligndiff.tuned.") and load_method(name).reuse_weights in (None, "aligndiff.tuned")
 
 
+def test_a_variant_is_named_after_what_it_changes():
+    """`analysis.seed_by_seed` sets a method beside the one whose name its own continues."""
+    # Released with padding hidden: h at the last position is its first step, no reading of its own. The tuned ones take
+    # the files of other readings, and are named after what they are compared with.
+    otherwise = {"aligndiff.released.keys", "aligndiff.tuned.released.keys", "diffurec.tuned"}
+    for name in set(known_methods()) - otherwise:
+        method = load_method(name)
+        longest = max((other for other in known_methods() if name.startswith(f"{other}.")), key=len, default=None)
+        assert (method.extends or method.reuse_weights) in (None, longest), name
+
+
 @pytest.mark.parametrize("name", list(filter(of_aligndiff_tuned, known_methods())))
 def test_a_tuned_variant_of_aligndiff_is_the_variant_from_small_item_vectors(name):
     """And trained for as long as aligndiff.tuned; so what tells it from that is the variant's own switch."""

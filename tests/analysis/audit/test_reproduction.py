@@ -292,8 +292,8 @@ def finished(grid_at, tmp_path_factory):
         grid.write("sasrec.tuned", seed, ranks(10))
         grid.write("aligndiff.released", seed, ranks(30), **settings)
         grid.write("aligndiff.released.last_index", seed, ranks(12), **settings)
-        grid.write("diffurec.no_diffusion", seed, status="diverged", num_users=700, metrics={}, ranks_sha256=None)
-    methods = ["aligndiff", "aligndiff.no_correction", "sasrec.tuned", "diffurec.no_diffusion"]
+        grid.write("diffurec.keys.no_diffusion", seed, status="diverged", num_users=700, metrics={}, ranks_sha256=None)
+    methods = ["aligndiff", "aligndiff.no_correction", "sasrec.tuned", "diffurec.keys.no_diffusion"]
     methods += ["aligndiff.released", "aligndiff.released.last_index", "aligndiff.released.one_metric"]
     grid.plan([(method, seed) for method in methods for seed in (1, 2, 3)])
     return grid
