@@ -205,7 +205,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-mixed", action="store_true", help="runs of different digests as separate lines")
     options = parser.parse_args(argv)
     plan = read_plan(options.plan)
-    runs = load_runs(options.runs, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed)
+    runs = load_runs(
+        options.runs, planned=plan.paths, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed
+    )
     tested = comparisons.read(options.tables) if options.tables else comparisons.compare_runs(runs, plan)
     mmd = mmd_table.read_folder(options.mmd, runs) if options.mmd else []
     drawn = itertools.chain(  # one at a time: each is drawn when it is written

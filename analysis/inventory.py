@@ -53,10 +53,11 @@ class Environment:
 
 
 def list_entries(
-    runs: Runs, plan: Plan, *, folder: Path, configfiles: Sequence[str], made_elsewhere: bool = False
+    runs: Runs, plan: Plan, *, folder: Path, options: Sequence[str], made_elsewhere: bool = False
 ) -> list[Entry]:
     """Return the planned runs in order of the plan, then those outside it; a missing run is a row as well.
 
+    options: of Snakemake, for the command that makes a run again.
     made_elsewhere: this configuration only reads the runs, so no command of it makes one again.
     """
     found = {run.key: run for run in runs.runs}
@@ -64,7 +65,7 @@ def list_entries(
     labels = plan.labels()
     entries = []
     for cell in plan.cells:
-        command = "" if made_elsewhere else rerun_command(folder / cell.path / "record.json", configfiles)
+        command = "" if made_elsewhere else rerun_command(folder / cell.path / "record.json", options)
         identity = {"key": cell.path, "dataset": cell.dataset, "label": labels[cell.method], "seed": str(cell.seed)}
         if cell.path in found:
             run = found[cell.path]
@@ -75,13 +76,11 @@ def list_entries(
             entries.append(Entry(**identity, status="unreadable", reason=reason, path=path, command=command))
         else:
             entries.append(Entry(**identity, status="not run", command=command))
-    planned = {cell.path for cell in plan.cells}
-    outside = [run for run in runs.runs if run.key not in planned]
     outside_reason = "not in the plan: left out of every table and figure"
-    for run in outside:
+    for run in runs.outside:
         entries.append(_entry(run, run.record.display, "", reason=outside_reason))
     for problem in runs.problems:
-        if problem.key not in planned:
+        if problem.key not in plan.paths:
             dataset, method, seed = problem.key.split("/")
             seed = seed.removeprefix("seed")
             entries.append(Entry(problem.key, dataset, method, seed, "unreadable", problem.message, path=problem.path))
@@ -121,10 +120,9 @@ def _entry(run: Run, label: str, command: str, *, reason: str = "", deviation: s
     )
 
 
-def rerun_command(record: Path, configfiles: Sequence[str]) -> str:
+def rerun_command(record: Path, options: Sequence[str]) -> str:
     """Return the one line that makes a cell again: its folder goes first, for what is finished is not trained twice."""
-    named = ["--configfile", *configfiles] if configfiles else []
-    parts = ["snakemake", "--cores", "2", *named, "--", str(record)]
+    parts = ["snakemake", "--cores", "2", *options, "--", str(record)]
     return f"rm -r {shlex.quote(str(Path(record).parent))} && {shlex.join(parts)}"
 
 

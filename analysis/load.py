@@ -8,7 +8,7 @@ dataset must share its data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ class Runs:
 
     runs: tuple[Run, ...]
     problems: tuple[Problem, ...] = ()
+    outside: tuple[Run, ...] = ()  # runs that the plan does not name: listed, and in no table, figure or test
     mixed_data: frozenset[str] = frozenset()  # datasets whose runs saw different data, under allow_mixed
 
     def of(self, dataset: str, method: str, *, completed: bool = False) -> list[Run]:
@@ -118,9 +119,16 @@ class Runs:
         return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
 
 
-def load_runs(folder: Path | str, *, skip_corrupt: bool = False, allow_mixed: bool = False) -> Runs:
+def load_runs(
+    folder: Path | str,
+    *,
+    planned: Collection[str] | None = None,
+    skip_corrupt: bool = False,
+    allow_mixed: bool = False,
+) -> Runs:
     """Read {folder}/{dataset}/{method}/seed{seed}/record.json and the ranks beside each.
 
+    planned: folders of the runs that count, all by default; what is wrong with others is no reason to refuse these.
     skip_corrupt: report an unreadable run in `problems` instead of refusing all.
     allow_mixed: give runs of different digests separate names instead of refusing.
     Raises CorruptRecordError naming the file, MixedRunsError naming two records, ValueError without a folder.
@@ -128,19 +136,22 @@ def load_runs(folder: Path | str, *, skip_corrupt: bool = False, allow_mixed: bo
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of runs; run the workflow first or correct --runs")
-    runs, problems = [], []
+    runs, outside, problems = [], [], []
     for path in sorted(folder.glob("*/*/seed*/record.json")):
+        key = "/".join(path.parts[-4:-1])
+        counts = planned is None or key in planned
         try:
-            runs.append(_load(path))
+            (runs if counts else outside).append(_load(path))
         except CorruptRecordError as error:
-            if not skip_corrupt:
+            if counts and not skip_corrupt:
                 raise
-            problems.append(Problem("/".join(path.parts[-4:-1]), str(path), str(error)))
-    runs.sort(key=lambda run: (run.record.dataset, run.record.method, run.record.seed))
+            problems.append(Problem(key, str(path), str(error)))
+    for found in (runs, outside):
+        found.sort(key=lambda run: (run.record.dataset, run.record.method, run.record.seed))
     mixed_data = _differing_data(runs)
     if not allow_mixed:
         _refuse_mixed(runs)
-    return Runs(tuple(_separated(runs)), tuple(problems), frozenset(mixed_data))
+    return Runs(tuple(_separated(runs)), tuple(problems), tuple(outside), frozenset(mixed_data))
 
 
 def _load(path: Path) -> Run:

@@ -87,7 +87,10 @@ def read_folder(folder: Path | str, runs: Runs) -> list[MMDRun]:
             continue
         stale = [name for name in IDENTITY if getattr(behind[run.key].record, name) != values[name]]
         if stale:
-            raise MixedRunsError(f"{path}: measured on another run than the record of {run.key} ({stale[0]} differs)")
+            raise MixedRunsError(
+                f"{path}: measured on another run than the record of {run.key} ({stale[0]} differs); delete it and run "
+                "again"
+            )
         found.append(replace(run, cut_off=behind[run.key].cut_off))
     return found
 

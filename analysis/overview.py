@@ -1,7 +1,7 @@
 """The part of README.md that shows what is measured so far, written from files so that no figure there is typed.
 
     snakemake --configfile config/reference.yaml --cores 2
-    python -m analysis.overview --results results/from-reference --runs results/reference/runs
+    python -m analysis.overview
 
 Table 2 as measured beside as printed, AlignDiff seed by seed, the audit's summary, what each trained cell took and
 where its settings are not the full grid's. The audit's findings are copied to where the code host shows them.
@@ -30,6 +30,7 @@ from harness import cli
 from harness.record import write_text_atomically
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+RESULTS, RUNS = Path("results/from-reference"), Path("results/reference/runs")
 FINDINGS = Path("results/reference/findings.md")
 PRINTED_UNDER = "kept"  # what the paper prints is set beside the suite's headline protocol
 
@@ -73,6 +74,8 @@ def comparison(main: Table, tables: Sequence[Table], *, protocol: str, labels: M
     with_printed = protocol == PRINTED_UNDER
     shown = [block for block in main.blocks if block.protocol == PRINTED_UNDER and block.has_printed]
     asked = [block for table in (main, *tables) for block in table.blocks if block.protocol == protocol]
+    if not shown:
+        raise ValueError("no table of a dataset of the paper is there, so nothing can stand beside what it prints")
     of_dataset = [[block for block in asked if block.dataset == each.dataset] for each in shown]
     head = ["", *(text for block in shown for text in (block.display, "*printed*")[: 1 + with_printed])]
     body: list[list[str]] = []
@@ -181,15 +184,15 @@ def _listed(values: Iterable[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.overview", description=__doc__)
-    parser.add_argument("--results", required=True, type=Path, help="folder with plan.json, tables/ and audit/")
-    parser.add_argument("--runs", required=True, type=Path, help="folder of the runs behind them")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with plan.json, tables/ and audit/")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs behind them")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="file with the two marks")
     parser.add_argument("--findings", type=Path, default=FINDINGS, help="where to copy the audit's findings.md")
     arguments = parser.parse_args(argv)
     tables = table_formats.read(arguments.results / "tables")
     findings = json.loads((arguments.results / "audit" / "findings.json").read_text(encoding="utf-8"))
     plan = read_plan(arguments.results / "plan.json")
-    part = overview(tables, findings["summary"]["lines"], load_runs(arguments.runs), plan)
+    part = overview(tables, findings["summary"]["lines"], load_runs(arguments.runs, planned=plan.paths), plan)
     put_between(arguments.readme, BEGIN, END, part)
     found = (arguments.results / "audit" / "findings.md").read_text(encoding="utf-8")
     write_text_atomically(arguments.findings, found)

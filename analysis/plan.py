@@ -11,11 +11,11 @@
      "datasets": {"beauty": {"display": "Beauty"}},
      "cutoffs": [5, 10, 20],
      "verdicts": true,
-     "configfiles": ["config/demo.yaml"]}
+     "options": ["--configfile", "config/demo.yaml"]}
 
-`verdicts` is optional: false where the runs are a demonstration, which judges no claim. `configfiles` is optional and
-only completes the command that reruns a cell. `settings`, optional, are those that decide a cell's result, so that runs
-that had others can be told (`analysis.deviations`).
+`verdicts` is optional: false where the runs are a demonstration, which judges no claim. `options` is optional: what
+Snakemake was given as configuration, for the command that reruns a cell. `settings`, optional, are those that decide a
+cell's result, so that runs that had others can be told (`analysis.deviations`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIRED = ("name", "cells", "datasets", "cutoffs")
-OPTIONAL = ("sweeps", "settings", "configfiles", "verdicts")
+OPTIONAL = ("sweeps", "settings", "options", "verdicts")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,13 @@ class Plan:
     cutoffs: tuple[int, ...]
     sweeps: tuple[Sweep, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # dataset -> method -> resolved settings
-    configfiles: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # arguments of Snakemake that name the configuration
     verdicts: bool = True  # whether claims are judged by these runs
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Folders of all planned runs below the folder of all runs."""
+        return frozenset(cell.path for cell in self.cells)
 
     def seeds(self, dataset: str, method: str) -> list[int]:
         return [cell.seed for cell in self.cells if (cell.dataset, cell.method) == (dataset, method)]
@@ -134,7 +139,7 @@ def _plan(values: Mapping[str, Any]) -> Plan:
         cutoffs=tuple(int(k) for k in values["cutoffs"]),
         sweeps=tuple(_sweep(sweep) for sweep in values.get("sweeps") or []),
         settings=values.get("settings") or {},
-        configfiles=tuple(values.get("configfiles") or ()),
+        options=tuple(values.get("options") or ()),
         verdicts=bool(values.get("verdicts", True)),
     )
 

@@ -62,11 +62,11 @@ def render(
     stats: Mapping[str, tuple[str, dict]],
     audit: Mapping[str, Any] | None,
     runs_folder: Path,
-    configfiles: Sequence[str],
+    options: Sequence[str],
     made_elsewhere: bool = False,
 ) -> str:
     """Return the page."""
-    entries = list_entries(runs, plan, folder=runs_folder, configfiles=configfiles, made_elsewhere=made_elsewhere)
+    entries = list_entries(runs, plan, folder=runs_folder, options=options, made_elsewhere=made_elsewhere)
     status = Counter(entry.status for entry in entries)
     return (
         table_formats.environment()
@@ -106,7 +106,9 @@ def summaries(plan: Plan) -> list[tuple[str, str, str]]:
 
 
 def _datasets(runs: Runs, plan: Plan) -> list[str]:
-    seen = [run.record.dataset for run in runs.runs] + [problem.key.split("/")[0] for problem in runs.problems]
+    seen = [run.record.dataset for run in (*runs.runs, *runs.outside)] + [
+        problem.key.split("/")[0] for problem in runs.problems
+    ]
     return list(dict.fromkeys([*plan.datasets, *seen]))
 
 
@@ -200,10 +202,12 @@ def _data_uri(path: Path) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def find_configfiles(plan: Plan, given: Sequence[str]) -> Sequence[str]:
-    """Return the configuration to rerun a cell with: as given, as planned, or config/{name}.yaml if that exists."""
+def find_options(plan: Plan, given: Sequence[str]) -> Sequence[str]:
+    """Return Snakemake's options to rerun a cell with: files given, as planned, or config/{name}.yaml if it exists."""
     guess = f"config/{plan.name}.yaml"
-    return given or plan.configfiles or ([guess] if Path(guess).is_file() else [])
+    if given or (not plan.options and Path(guess).is_file()):
+        return ["--configfile", *(given or [guess])]
+    return plan.options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -221,7 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-mixed", action="store_true", help="list runs of different digests")
     options = parser.parse_args(argv)
     plan = read_plan(options.plan)
-    runs = load_runs(options.runs, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed)
+    runs = load_runs(
+        options.runs, planned=plan.paths, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed
+    )
     page = render(
         runs,
         plan,
@@ -231,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stats=read_stats(options.data, _datasets(runs, plan)),
         audit=read_audit(options.audit) if options.audit else None,
         runs_folder=options.runs,
-        configfiles=find_configfiles(plan, options.configfile),
+        options=find_options(plan, options.configfile),
         made_elsewhere=options.made_elsewhere,
     )
     write_text_atomically(options.out, page)

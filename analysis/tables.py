@@ -190,7 +190,7 @@ def read_stats(folder: Path, datasets: Sequence[str]) -> dict[str, tuple[str, di
 def _warnings(measured: Measurements) -> Iterator[str]:
     for problem in measured.runs.problems:
         yield f"left out: {problem.message}"
-    planned = {cell.path for cell in measured.plan.cells}
+    planned = measured.plan.paths
     missing = planned - {run.key for run in measured.runs.runs} - {p.key for p in measured.runs.problems}
     if missing:
         yield f"{len(missing)} of {len(planned)} planned runs are not there, e.g. {sorted(missing)[0]}"
@@ -208,7 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-mixed", action="store_true", help="runs of different digests as separate rows")
     options = parser.parse_args(argv)
     plan = read_plan(options.plan)
-    runs = load_runs(options.runs, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed)
+    runs = load_runs(
+        options.runs, planned=plan.paths, skip_corrupt=options.skip_corrupt, allow_mixed=options.allow_mixed
+    )
     measured = Measurements(runs, plan)
     mmd = mmd_table.read_folder(options.mmd, runs) if options.mmd else []
     tables = build_tables(measured, paper=load_paper(), stats=read_stats(options.data, list(plan.datasets)), mmd=mmd)

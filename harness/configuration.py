@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ def own_sweeps(config: Mapping[str, Any], given: Iterable[Mapping[str, Any]]) ->
     return {**config, "sweeps": []} if "grid" in keys and "sweeps" not in keys else dict(config)
 
 
+def options_of(configfiles: Iterable[str | Path], config: Mapping[str, Any]) -> list[str]:
+    """Return the options of Snakemake that name a configuration again: its files, and what --config was given."""
+    files = [str(path) for path in configfiles]
+    values = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in config.items()]
+    return [*(["--configfile", *files] if files else []), *(["--config", *values] if values else [])]
+
+
 def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
     """Raise ValueError listing every place where `config` breaks the JSON schema, unknown keys with the nearest."""
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
@@ -31,7 +39,7 @@ def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
 
 
 def check_datasets(entries: Mapping[str, Any], needed: Iterable[str] = ()) -> dict[str, DatasetSpec]:
-    """Return all datasets, used or not.  Raises ValueError on a mistake in one, or if a `needed` one lacks its file."""
+    """Return all datasets, used or not.  Raises ValueError on a mistake in one, or if a `needed` one has no source."""
     specs = {name: DatasetSpec.from_mapping(name, entry) for name, entry in entries.items()}
     for name, spec in specs.items():
         for found in {spec.format, *(address.format for address in spec.urls)} - {None}:
@@ -40,6 +48,7 @@ def check_datasets(entries: Mapping[str, Any], needed: Iterable[str] = ()) -> di
                 raise ValueError(f"datasets.{name}.format: unknown {found!r}{nearest(found, FORMATS)}; known: {known}")
     for name in needed:
         spec = specs[name]
+        spec.raw_path(name, "")  # raises where there is neither a file nor an address
         if spec.file is not None and not Path(spec.file).is_file():
             remedy = ", or leave the key out to download it" if spec.urls else ""
             raise ValueError(

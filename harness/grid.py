@@ -12,7 +12,7 @@ from typing import Any
 from harness.compute import ComputeSettings
 from harness.digest import ROOT, code_digest
 from harness.fit import CLOCK, settings_sha256
-from harness.methods import METHODS_DIR, Method, builder_file, lineage, load_method
+from harness.methods import METHODS_DIR, Method, builder_file, known_methods, lineage, load_method
 from harness.settings import from_mapping, merge, nearest
 
 TRAIN_SCRIPT = ROOT / "workflow" / "scripts" / "train.py"
@@ -78,6 +78,10 @@ class Grid:
                 raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, sorted(known))}")
         for cell in self.cells:
             self._check_settings(cell)
+        known |= {*known_methods(methods_dir), *self.contestants}
+        for name in config["analysis"].get("mmd", {}).get("methods", []):
+            if name not in known:
+                raise ValueError(f"analysis.mmd.methods: unknown method {name!r}{nearest(name, sorted(known))}")
 
     def _check_settings(self, cell: Cell) -> None:
         """Resolve a cell's settings, so that a mistake is found before anything runs, and say whose mistake it is."""

@@ -85,7 +85,7 @@ def _with_runs(arguments: argparse.Namespace) -> Audit:
     if arguments.plan is None:
         raise ValueError("--runs needs --plan: the plan.json that the workflow writes beside the runs")
     thresholds, plan = Thresholds.parse(arguments.thresholds), read_plan(arguments.plan)
-    runs = load_runs(arguments.runs, skip_corrupt=arguments.skip_corrupt)
+    runs = load_runs(arguments.runs, planned=plan.paths, skip_corrupt=arguments.skip_corrupt)
     mmd = read_folder(arguments.mmd, runs) if arguments.mmd else []
     paper = load_paper()
     if why := _judges_nothing(plan, paper):

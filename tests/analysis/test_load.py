@@ -120,6 +120,18 @@ def test_runs_of_different_kinds_are_refused_naming_both(grid, kind, other):
     assert f"different {kind} (" in str(caught.value) and "--allow-mixed" in str(caught.value)
 
 
+def test_what_is_wrong_with_runs_that_are_not_planned_refuses_nothing(grid):
+    """Seeds left of a larger grid under older settings, and a damaged one, once stopped every table."""
+    grid.write(seed=1)
+    grid.write(seed=2, settings_sha256="e" * 64)
+    grid.write(seed=3, data_sha256="e" * 64)
+    (grid.runs / "beauty/sasrec/seed3/record.json").write_text("{")
+    runs = load_runs(grid.runs, planned={"beauty/sasrec/seed1"})
+    assert [run.key for run in runs.runs] == ["beauty/sasrec/seed1"] and runs.runs[0].method == "sasrec"
+    assert [run.key for run in runs.outside] == ["beauty/sasrec/seed2"]
+    assert [problem.key for problem in runs.problems] == ["beauty/sasrec/seed3"] and not runs.mixed_data
+
+
 @pytest.mark.parametrize(("digest", "word"), [("data_sha256", "data"), ("code_digest", "code")])
 def test_allowed_mixtures_appear_under_separate_names(grid, digest, word):
     grid.write(seed=1)

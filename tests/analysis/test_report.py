@@ -65,7 +65,7 @@ def fill(grid):
     grid.write("sasrec", 2, status="diverged", reason=f"loss was nan {EVIL}", history="epoch\n")
     grid.write("outsider", 1)
     planned = [(m, s) for m in ("sasrec", "aligndiff") for s in (1, 2, 3)]
-    return grid.plan(planned, displays={"sasrec": f"SAS{EVIL}"}, configfiles=["config/demo.yaml"])
+    return grid.plan(planned, displays={"sasrec": f"SAS{EVIL}"}, options=["--configfile", "config/demo.yaml"])
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_the_same_records_give_the_same_page(small):
 def test_times_and_sizes_read_as_people_say_them():
     assert [duration(s) for s in (0, 4.24, 61, 3599, 11100)] == ["", "4.2 s", "1 min", "1 h 00 min", "3 h 05 min"]
     assert [size(n) for n in (0, 300 * 2**20, 3 * 2**29)] == ["", "300 MiB", "1.5 GiB"]
-    assert rerun_command("a b/record.json", None) == "rm -r 'a b' && snakemake --cores 2 -- 'a b/record.json'"
+    assert rerun_command("a b/record.json", []) == "rm -r 'a b' && snakemake --cores 2 -- 'a b/record.json'"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.configuration import check, check_datasets, own_sweeps, typed
+from harness.configuration import check, check_datasets, options_of, own_sweeps, typed
 from harness.digest import ROOT
 from harness.grid import Grid
 from harness.settings import merge
@@ -56,6 +56,10 @@ def test_the_shipped_configurations_are_legal(name):
         (["grid", 0, "seeds"], [1, 1], "grid.0.seeds"),
         (["grid", 0, "seeds"], [-1], "grid.0.seeds.0"),
         (["grid"], [], "grid"),
+        (["output"], "~/x", "output: '~/x' becomes part of paths; take letters"),
+        (["output"], "results/a;b", "output: 'results/a;b' becomes part of paths"),
+        (["datasets", ".."], {}, "'..' becomes part of paths"),
+        (["datasets", "-x"], {}, "'-x' becomes part of paths"),
         (["overrides", "sasrec"], {"modle": {}}, "overrides.sasrec: unknown key 'modle' .did you mean 'model'"),
         (["overrides", "sasrec"], 3, "overrides.sasrec: 3 is not of type 'object'"),
         (["sweeps", 0], {"method": "x"}, "sweeps.0: missing key 'name', 'field', 'values', 'retrain', 'datasets'"),
@@ -86,6 +90,24 @@ def test_mistakes_are_named_with_place_and_nearest_key(path, value, message):
 def test_mistakes_in_a_dataset_are_found_before_anything_is_fetched(entry, message):
     with pytest.raises(ValueError, match=message):
         check_datasets({"shop": {"display": "Shop", "format": "inter"} | entry})
+
+
+def test_a_dataset_that_is_needed_and_has_no_source_is_named():
+    """Snakemake would have taken a failing input function for nothing to be done."""
+    config = PAPER["datasets"] | {"shop": {"display": "Shop", "format": "amazon-ratings"}}
+    check_datasets(config)
+    with pytest.raises(ValueError, match="datasets.shop: set 'file' to a local file, or 'urls'"):
+        check_datasets(config, ["shop"])
+
+
+def test_options_name_a_configuration_again():
+    given = {"output": "results/mine", "compute": {"device": "cpu", "threads": "1"}, "mirror": None}
+    *files, config, first, second, third = options_of(["a b.yaml", "c.yaml"], given)
+    assert files == ["--configfile", "a b.yaml", "c.yaml"] and config == "--config"
+    texts = dict(option.split("=", 1) for option in (first, second, third))
+    read = {key: yaml.load(text, Loader=yaml.BaseLoader) for key, text in texts.items()}  # as Snakemake does
+    assert typed(read) == typed(given)
+    assert options_of([], {}) == []
 
 
 def test_a_missing_key_is_named():

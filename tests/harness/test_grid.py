@@ -55,6 +55,10 @@ def test_cells_are_the_product_without_repeats():
         ),
         ({"overrides": {"sasrek": {}}}, "overrides: 'sasrek' is not a method of the grid .did you mean 'sasrec'"),
         ({"overrides": {"al": {}}}, "did you mean 'all'"),
+        (
+            {"analysis": {"cutoffs": [5], "mmd": {"methods": ["aligndif"]}}},
+            "analysis.mmd.methods: unknown method 'aligndif' .did you mean 'aligndiff'",
+        ),
         ({"overrides": {"all": {"training": {"patiense": 3}}}}, "^overrides, as they reach .*unknown key 'patiense'"),
         ({"overrides": {"sasrec": {"model": {"droput": 0.1}}}}, "method sasrec: model: unknown key 'droput'"),
         ({"sweeps": sweep(method="difurec")}, "unknown method 'difurec'"),

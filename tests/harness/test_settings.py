@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from harness.settings import from_mapping, merge, nearest, require
+from harness.settings import from_mapping, merge, nearest, read_yaml, require
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,18 @@ def test_mistakes_are_named(values, message):
 def test_missing_keys_are_named():
     with pytest.raises(ValueError, match="here: missing key 'size'"):
         from_mapping(Demanding, {"name": "x"}, where="here")
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: {c: 1, c: 2}\n", "c: {}\nb: 1\nc: {d: 1}\n"])
+def test_a_key_that_stands_twice_is_named(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"x.yaml: not YAML \('c' stands twice(.|\n)*line"):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_a_merge_key_may_stand_beside_what_it_gives(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n")
+    assert read_yaml(tmp_path / "x.yaml")["b"] == {"x": 3, "y": 2}
 
 
 def test_nearest_says_nothing_rather_than_something_far_off():

@@ -12,7 +12,7 @@ from snakemake.utils import update_config
 
 sys.path.insert(0, workflow.basedir)
 
-from harness.configuration import check, check_datasets, own_sweeps, typed
+from harness.configuration import check, check_datasets, options_of, own_sweeps, typed
 from harness.datasets import check_mirror, deciding
 from harness.gpu import visible_devices
 from harness.digest import code_digest

@@ -29,7 +29,7 @@ rule download:
         spec=entry(raw_file=True),
     shell:
         "python -m workflow.scripts.download --dataset {wildcards.dataset} --spec {params.spec:q} "
-        "--target {output} {MIRROR} 2>&1 | tee {log}"
+        "--target {output:q} {MIRROR} 2>&1 | tee {log:q}"
 
 
 rule preprocess:

@@ -7,7 +7,9 @@ CLOCK = GRID.clock_json()
 
 # What decides a cell's result, so that a change of it, and only that, reruns the cell.
 DECIDING = {
-    "overrides": lambda wc: json.dumps(GRID.deciding_overrides(wc.method), sort_keys=True),
+    "overrides": lambda wc: json.dumps(
+        GRID.deciding_overrides(wc.method), sort_keys=True
+    ),
     "settings": lambda wc: GRID.settings_sha256(wc.dataset, wc.method),
     "code": lambda wc: GRID.code_digest(wc.method),
     "base": lambda wc: GRID.contestants[wc.method].method.name,
