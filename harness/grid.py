@@ -79,7 +79,7 @@ class Grid:
         for cell in self.cells:
             self._check_settings(cell)
         known |= {*known_methods(methods_dir), *self.contestants}
-        for name in config["analysis"].get("mmd", {}).get("methods", []):
+        for name in config.get("analysis", {}).get("mmd", {}).get("methods", []):
             if name not in known:
                 raise ValueError(f"analysis.mmd.methods: unknown method {name!r}{nearest(name, sorted(known))}")
 
