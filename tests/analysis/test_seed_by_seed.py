@@ -37,6 +37,13 @@ def test_aligndiff_beside_its_diffurec_and_a_variant_beside_its_reading(runs):
     assert found["aligndiff.tuned.no_diffusion, beauty", "aligndiff.tuned"][5] == "+25.00 (25.00)"
 
 
+def test_the_released_reading_stands_beside_both_models(grid):
+    for name in ("diffurec.tuned", "aligndiff.tuned", "aligndiff.tuned.released.keys"):
+        grid.write(name)
+    found = [line[:2] for line in lines(load_runs(grid.runs).runs)]
+    assert [other for name, other in found if "released" in name] == ["diffurec.tuned", "aligndiff.tuned"]
+
+
 def test_hidden_columns_are_of_hidden_ranks(grid):
     grid.write("diffurec")
     grid.write("aligndiff")
