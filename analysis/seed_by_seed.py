@@ -25,7 +25,7 @@ from harness import cli
 
 PROTOCOLS = ("kept", "hidden")
 # DiffuRec's configuration beside a reading of AlignDiff that it does not have; otherwise the one of the same name.
-RIVALS = {"released": "", "released.keys": "keys", "tuned.released.keys": "tuned"}
+RIVAL_CONFIGURATIONS = {"released": "", "released.keys": "keys", "tuned.released.keys": "tuned"}
 CONTINUED = re.compile(r"\.[^0-9].*")  # omega_0.1 is no variant of a sweep's omega_0
 HEAD = (
     *("", "beside", "seed", "best epoch of", "beside it"),
@@ -42,7 +42,7 @@ def origin_of(run: Run, runs: Iterable[Run]) -> Run | None:
 def rival_of(run: Run, runs: Iterable[Run]) -> Run | None:
     """The DiffuRec of the same data and seed that an AlignDiff is to be compared with; None for everything else."""
     name, _, configuration = run.record.method.partition(".")
-    wanted = ".".join(filter(None, (RIVAL, RIVALS.get(configuration, configuration))))
+    wanted = ".".join(filter(None, (RIVAL, RIVAL_CONFIGURATIONS.get(configuration, configuration))))
     found = [other for other in _of_same_seed(run, runs) if name == CLAIMANT and other.record.method == wanted]
     return found[0] if found else None
 

@@ -35,12 +35,12 @@ class Cell:
 class Contestant:
     """A method as the grid runs it: its file, and what a sweep changes.
 
-    lineage: names under which the configuration may change it, later ones winning
+    names: under which the configuration may change it, later ones winning
     weights_of: the contestant whose trained weights are evaluated again; None = trained
     """
 
     method: Method
-    lineage: tuple[str, ...]
+    names: tuple[str, ...]
     overrides: dict[str, Any]
     display: str
     weights_of: str | None = None
@@ -72,14 +72,18 @@ class Grid:
                     )
                 cells.add(Cell(cell.dataset, origin, cell.seed))
         self.cells = sorted(cells)
-        known = {name for each in self.contestants.values() for name in each.lineage}
-        for name in config.get("overrides") or {}:
-            if name not in known:
-                raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, sorted(known))}")
+        self._check_names()
         for cell in self.cells:
             self._check_settings(cell)
-        known |= {*known_methods(methods_dir), *self.contestants}
-        for name in config.get("analysis", {}).get("mmd", {}).get("methods", []):
+
+    def _check_names(self) -> None:
+        """Find methods that are misspelt where the configuration speaks of them beside the grid."""
+        known = {name for each in self.contestants.values() for name in each.names}
+        for name in self.config.get("overrides") or {}:
+            if name not in known:
+                raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, sorted(known))}")
+        known |= set(known_methods(self._methods_dir))
+        for name in self.config.get("analysis", {}).get("mmd", {}).get("methods", []):
             if name not in known:
                 raise ValueError(f"analysis.mmd.methods: unknown method {name!r}{nearest(name, sorted(known))}")
 
@@ -95,12 +99,10 @@ class Grid:
     def _add_method(self, name: str) -> None:
         if name not in self.contestants:
             method = load_method(name, self._methods_dir)
-            self.contestants[name] = Contestant(method, self._lineage(method), {}, method.display, method.reuse_weights)
+            self.contestants[name] = Contestant(method, self._names(method), {}, method.display, method.reuse_weights)
 
-    def _lineage(self, method: Method) -> tuple[str, ...]:
-        """ "all", the method that it is another recipe of, what its file extends from the first on, and itself."""
-        names = ("all", method.variant_of, *lineage(method, self._methods_dir))
-        return tuple(dict.fromkeys(filter(None, names)))
+    def _names(self, method: Method) -> tuple[str, ...]:
+        return ("all", *lineage(method, self._methods_dir))
 
     def _add_sweep(self, sweep: Mapping[str, Any]) -> list[str]:
         """Add one contestant per value: the method with one field changed. Returns their names."""
@@ -109,8 +111,8 @@ class Grid:
         for value in sweep["values"]:
             point = f"{method.name}.{name}_{value}"
             overrides = {"model": {**sweep.get("fixed", {}), sweep["field"]: value}}
-            names_of = (*self._lineage(method), point)
-            self.contestants[point] = Contestant(method, names_of, overrides, f"{method.display}, {name} = {value}")
+            known_as = (*self._names(method), point)
+            self.contestants[point] = Contestant(method, known_as, overrides, f"{method.display}, {name} = {value}")
             if not sweep["retrain"] or self._is_default(point, sweep["datasets"]):
                 self.contestants[point] = replace(self.contestants[point], weights_of=method.name)
             names.append(point)
@@ -119,7 +121,7 @@ class Grid:
     def _is_default(self, point: str, datasets: list[str]) -> bool:
         """Whether a sweep's value is what the method has anyway, so that its training need not be made twice."""
         method, overrides = self.contestants[point].method, self._overrides(point)
-        own = merge(*map(self._given, self._lineage(method)))
+        own = merge(*map(self._given, self._names(method)))
         try:
             return all(method.resolved(name, overrides) == method.resolved(name, own) for name in datasets)
         except ValueError:  # a mistake, which `_check_settings` names with its place
@@ -151,7 +153,7 @@ class Grid:
     def deciding_overrides(self, method: str) -> dict[str, Any]:
         """What the configuration changes in a method and what may change its result: all without the clock.
 
-        Order: along its lineage, then a sweep's value.
+        Order: along its names, then a sweep's value.
         """
         return self._without_clock(self._overrides(method))
 
@@ -175,7 +177,7 @@ class Grid:
 
     def _overrides(self, method: str) -> dict[str, Any]:
         each = self.contestants[method]
-        return merge(*map(self._given, each.lineage), each.overrides)
+        return merge(*map(self._given, each.names), each.overrides)
 
     def _given(self, name: str) -> Mapping[str, Any] | None:
         return (self.config.get("overrides") or {}).get(name)

@@ -136,8 +136,8 @@ def _extended(base: Method, own: Method) -> Method:
 
 
 def lineage(method: Method, folder: Path = METHODS_DIR) -> tuple[str, ...]:
-    """Names of all that a method's file extends, or whose weights it ranks again, from the first to itself."""
-    base = method.extends or method.reuse_weights
+    """Names from the first to the method's own: what its file extends, ranks again, or is another recipe of."""
+    base = method.extends or method.reuse_weights or method.variant_of
     return (*lineage(load_method(base, folder), folder), method.name) if base else (method.name,)
 
 

@@ -25,14 +25,14 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping, where YAML readers would take the last without a word."""
 
-    def construct_mapping(self, node, deep=False):
-        names = set()
+    def compose_mapping_node(self, anchor):
+        node, names = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in names:
                     raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
                 names.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

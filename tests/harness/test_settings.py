@@ -109,8 +109,9 @@ def test_a_key_that_stands_twice_is_named(tmp_path, text):
 
 
 def test_a_merge_key_may_stand_beside_what_it_gives(tmp_path):
-    (tmp_path / "x.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n")
-    assert read_yaml(tmp_path / "x.yaml")["b"] == {"x": 3, "y": 2}
+    (tmp_path / "x.yaml").write_text("a: &a {x: 1, y: 2}\nb: {c: &c {<<: *a, x: 3}}\nd: {<<: *c, y: 4}\n")
+    found = read_yaml(tmp_path / "x.yaml")
+    assert found["b"]["c"] == {"x": 3, "y": 2} and found["d"] == {"x": 3, "y": 4}
 
 
 def test_nearest_says_nothing_rather_than_something_far_off():
