@@ -89,8 +89,8 @@ QUESTIONS = (
     Question(
         "tuned-gain",
         "Tuned, and its guidance started at full gain, AlignDiff rises.",
-        (TUNED,),
-        f"{TUNED}.plain_gain",
+        (f"{TUNED}.small_gain",),
+        TUNED,
     ),
     # The paper names one learning rate; the released code lets it decay, as DiffuRec does. Asked before it was run.
     Question(
