@@ -8,13 +8,13 @@ last: averages over batches are worked out from the same ranks (`harness.metrics
 Row                 Paper                               Released code                     Ours where the paper is silent
 ------------------  ----------------------------------  --------------------------------  ------------------------------
 guidance            eq 3: orthogonal U, V per head,     ordinary attention, 1 head,       4 heads; Cayley map keeps U, V
-                    value not split                     keys and values un-normalised     orthogonal at every step
+                    value not split; no bias in eq 2    keys and values un-normalised     orthogonal at every step
 guidance_index      not said                            index len - 1 of a LEFT-padded    last position
                                                         row: constant h up to 25 items
 guidance_keys       causal only                         key mask that never fires         padding hidden
 embedding_std       not said                            1 (DiffuRec)                      1; 0.02 in aligndiff.tuned
-position_std        not said                            1                                 1, in aligndiff.tuned too
-guidance_gain       not said                            1                                 0.1; 1 starts slowly (by hand)
+position_std        not said                            1                                 1; 0.02 in aligndiff.tuned
+guidance_gain       not said                            1                                 0.1; 1 in aligndiff.tuned
 null condition      named, p not given                  trained with p = 0.1, but absent  p = 0.1, learned vector used
                                                         at inference                      in training and at inference
 guide_on            (1 + w) f - w f_null                on hidden states before the norm  on x~_0
@@ -36,7 +36,7 @@ reverse_variance    beta~_t eps: a variance as a std    sqrt(beta_t)            
 eta                 0.01                                x 1.1 or x 0.8 per evaluation,    constant
                                                         every 20 epochs
 padding_class       not said                            padding is a class and is ranked  no
-learning rate       1e-3                                x 0.1 every 100 epochs            constant
+learning rate       1e-3                                x 0.1 every 100 epochs            the same
 test inputs         not said                            without the first training item   whole (evaluation section)
 selection           not said                            any of six metrics improves       NDCG@10 (training section)
 averages            five runs                           mean of batch means               mean over users

@@ -52,8 +52,8 @@ class Config:
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    decay_epochs: int | None = None  # learning rate x decay_factor every so many epochs; the paper prints no schedule
-    decay_factor: float = 0.1  # released code
+    decay_epochs: int | None = 100  # learning rate x decay_factor every so many epochs; as DiffuRec and released
+    decay_factor: float = 0.1  # as DiffuRec and released
     embedding_std: float = 1.0  # items at the start; ours, as DiffuRec
     position_std: float = 1.0  # positions of eq 1 at the start; ours, as released
     block_init: Literal["xavier_normal", "torch"] = "xavier_normal"  # output and feed-forward weights; as DiffuRec
@@ -61,8 +61,10 @@ class Config:
     # Multi-level condition guidance, eqs 1 to 4.
     guidance: Literal["orthogonal", "ordinary", "none"] = "orthogonal"  # ordinary: released attention; none: w/o ML
     guidance_heads: int = 4  # h of eq 3; ours
+    guidance_bias: bool = False  # of Q, K and V; eq 2 has none
     guidance_expansion: int = 1  # inner width of eq 4 in units of d; ours, as released
-    # Gain of the last LayerNorm, and std of the null vector, at the start; OURS: with 1 a slow start, seen by hand.
+    # Gain of the last LayerNorm, and std of the null vector, at the start; OURS: with 1 a slow start from DiffuRec's
+    # item vectors, seen by hand.
     guidance_gain: float = 0.1
     orthogonal_map: Literal["cayley", "matrix_exp"] = "cayley"  # how U and V stay orthogonal; ours
     guidance_index: Literal["last", "length"] = "last"  # which position is h; length: index len - 1 of left-padded rows
@@ -160,8 +162,8 @@ class Config:
 
 # What the released code does (ZhuYiZ-1205/AlignDiff e19f279), its defects included; each entry can be mended alone.
 RELEASED: Final[dict[str, Any]] = {
-    "decay_epochs": 100,  # main.py decay_step, gamma
     "guidance": "ordinary",
+    "guidance_bias": True,
     "guidance_heads": 1,  # main.py num_heads
     "guidance_gain": 1.0,  # torch's LayerNorm
     "guidance_index": "length",  # defect: index len - 1 of a left-padded row, a padding position for 25 items or fewer

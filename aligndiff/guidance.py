@@ -63,7 +63,7 @@ class Guidance(nn.Module):
         dim = config.embedding_dim
         self.positions = nn.Parameter(torch.randn(config.max_len, dim) * config.position_std)
         self.embedding_dropout = Dropout(config.embedding_dropout)
-        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=config.guidance_bias) for _ in range(3))
         self.inner = nn.Linear(dim, config.guidance_expansion * dim)
         self.outer = nn.Linear(config.guidance_expansion * dim, dim)
         self.dropout = Dropout(config.dropout)

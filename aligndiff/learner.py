@@ -60,7 +60,7 @@ class AlignDiffLearner(SingleLossLearner):
             self.num_slices = 1  # all windows are max_len wide: nothing to trim
         self.eta, self.epoch, self.best = config.eta, 0, {}
         self.eta_changed, self.improved = 0, False  # epoch of eta's last change, and whether any metric rose since
-        self.other_U = self._circle() if config.guidance_of == "another" else None
+        self.other_U = self._circle()
 
     # Training
 
@@ -183,7 +183,10 @@ class AlignDiffLearner(SingleLossLearner):
 
     def probe(self, history_BL: Tensor, target_B: Tensor, user_B: Tensor, noise: UserNoise) -> dict[str, Tensor]:
         """Per-user values [B] of what correction, guidance and chain do for held-out targets."""
-        parts = list(self._parts(inspect, history_BL, user_B, noise, target_B))
+        with torch.no_grad(), self.compute.autocast():
+            other_BD = self.guide_of_another(user_B)
+        others = () if other_BD is None else (other_BD,)
+        parts = list(self._parts(inspect, history_BL, user_B, noise, target_B, *others))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _parts(
@@ -208,12 +211,17 @@ class AlignDiffLearner(SingleLossLearner):
         return pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL
 
     def guide(self, packing: Packing, user_B: Tensor) -> Tensor | None:
-        """h of the user's own history, or in that control of another user's training items, fixed by the seed."""
+        """h of the user's own history, or in that control of another's."""
         if self.config.guidance_of == "another":
-            history_BL = self.data.histories(self.other_U[user_B], self.max_len)
-            packing = Packing([pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL])
-        elif self.config.guidance_of != "self":
-            raise ValueError(f"guidance_of: {self.config.guidance_of!r} is not one of 'self', 'another'")
+            return self.guide_of_another(user_B)
+        if self.config.guidance_of == "self":
+            return self.module.guide(self.module.items(packing.item_N), packing)
+        raise ValueError(f"guidance_of: {self.config.guidance_of!r} is not one of 'self', 'another'")
+
+    def guide_of_another(self, user_B: Tensor) -> Tensor | None:
+        """h of another user's training items for each user; whose, is fixed by the seed."""
+        history_BL = self.data.histories(self.other_U[user_B], self.max_len)
+        packing = Packing([pad_left(history_BL, self.max_len) if self.config.reads_padding else history_BL])
         return self.module.guide(self.module.items(packing.item_N), packing)
 
     def _circle(self) -> Tensor:

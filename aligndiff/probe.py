@@ -47,15 +47,23 @@ def relative_change(new_BD: Tensor, old_BD: Tensor) -> Tensor:
 
 
 def inspect(
-    net: AlignDiff, packing: Packing, h_BD: Tensor | None, noise: UserNoise, target_B: Tensor
+    net: AlignDiff,
+    packing: Packing,
+    h_BD: Tensor | None,
+    noise: UserNoise,
+    target_B: Tensor,
+    other_BD: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Values [B] at inference for known targets, besides those of `correction_terms` and `energy_terms`.
+
+    other_BD is the h of another user for each.
 
     cross_entropy:   of the scores that are ranked
     padding_above:   1 where padding would outrank the target (the released code ranks padding too)
     predicted_norm:  || x~_0 || at the end of the chain, beside target_norm: || e_y ||
     chain_change:    relative change from one guided pass without x_t, d_t and lambda to the last x~_0 of the chain
     guidance_change: relative change of a conditional pass without them when h is replaced by the null condition
+    guidance_change_of_another: the same when it is replaced by other_BD: an h that is the same for all changes nothing
     """
     trace: sampler.Trace = []
     final_BD = sampler.generate(net, packing, h_BD, noise, trace)
@@ -70,8 +78,12 @@ def inspect(
     predict = sampler.Predictor(net, packing, h_BD)
     result["chain_change"] = relative_change(trace[-1][0], predict(None))
     if h_BD is not None:
-        unconditional_BD = predict.alone(predict.unconditional())
-        result["guidance_change"] = relative_change(unconditional_BD, predict.alone(predict.branches[0]))
+        conditional_BD = predict.alone(predict.branches[0])
+        others = {"": predict.unconditional()}
+        if other_BD is not None:
+            others["_of_another"] = net.modulate(predict.token_ND, other_BD, packing)
+        for which, token_ND in others.items():
+            result[f"guidance_change{which}"] = relative_change(predict.alone(token_ND), conditional_BD)
     if net.energy is not None:
         applied = [correction_terms(before, change, embedding_BD) for before, change in trace]
         for name, last_B in applied[-1].items():

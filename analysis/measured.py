@@ -16,8 +16,7 @@ from analysis.plan import Plan
 NOT_RUN = "not run"
 CUT_OFF = "†"
 CUT_OFF_MEANS = (
-    f"{CUT_OFF} ended by its budget of epochs before early stopping: how far the budget went, perhaps not how good the "
-    "method is."
+    f"{CUT_OFF} at least one run was ended by its limit of epochs, not by early stopping: it might have gone further."
 )
 PAPER_CUTOFFS = (5, 10, 20)  # the paper's tables have these whatever the plan adds
 WORDS = {

@@ -121,8 +121,9 @@ def differences_listed(completed: Sequence[Run], plan: Plan) -> list[str]:
     family = [run for run in completed if run.record.method.partition(".")[0] in (CLAIMANT, RIVAL)]
     made = seed_by_seed.table(family, names=plan.labels() | plan.datasets)
     said = (
-        "Points of percent by which the first is higher, and in parentheses the standard error over users, for these "
-        "very weights: how far another seed moves it, the lines of one pair show. Best epoch, and of how many."
+        "The first model minus the one beside it, in points of percent; in parentheses the standard error over users, "
+        "for these weights. It leaves out what another seed would do: compare the lines of a pair. Best epoch, and of "
+        "how many; taken over: weights of the model beside it, ranked again."
     )
     return [said, made] if made else []
 
@@ -179,7 +180,8 @@ def _facts(run: Run) -> tuple[str, ...]:
 def _listed(values: Iterable[str]) -> str:
     """Each run's value, in order of seeds; once where all are the same."""
     values = list(values)
-    return values[0] if len(set(values)) == 1 else ", ".join(values)
+    between = "; " if any(", " in value for value in values) else ", "
+    return values[0] if len(set(values)) == 1 else between.join(values)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from analysis.plan import Plan, Sweep
 
 HEADLINE = ("HR@10", "NDCG@10")  # what is shown, tested and asked where not every cut-off is
 CLAIMANT = "aligndiff"
-TUNED = f"{CLAIMANT}.tuned"  # the same equations from small item vectors; its variants are named after AlignDiff's
+TUNED = f"{CLAIMANT}.tuned"  # the same equations from another start; its variants are named after AlignDiff's
 # Headings over rows that are not in the paper's table, in the order in which they are shown.
 OTHER_METHODS = "Methods that the paper does not compare"
 OTHER_SETTINGS = "Baselines under other settings"

@@ -90,17 +90,13 @@ def summary(audit: Audit) -> list[str]:
     room = SUMMARY_LINES - 2 - len(from_runs)
     shown, hidden = alarms[:room], alarms[room:]
     clean = [o for o in audit.outcomes if o.checked and o.held == o.checked]
-    asides = [o for o in audit.outcomes if o.checked and o.held < o.checked and not _alarms(o)]
     tail = [
-        f"{label}: {', '.join(names)}."
-        for label, names in (
-            ("Also with objections, how many hold", [f"{o.check} ({o.held} of {o.checked})" for o in hidden]),
-            ("Context only", [o.check for o in asides]),
-            ("Without objection", [f"{o.check} ({o.held} of {o.checked})" for o in clean]),
-        )
-        if names
+        f"{label}: {', '.join(f'{_name(o)} ({o.held} of {o.checked})' for o in outcomes)}."
+        for label, outcomes in (("Also with objections, how many hold", hidden), ("Without objection", clean))
+        if outcomes
     ]
-    return [*from_runs, _counts_line(audit), *(_summary_line(outcome) for outcome in shown), " ".join(tail)]
+    last = [" ".join(tail)] if tail else []
+    return [*from_runs, _counts_line(audit), *(_summary_line(outcome) for outcome in shown), *last]
 
 
 def _counts_line(audit: Audit) -> str:
@@ -154,19 +150,20 @@ def _inside(figures: list[Counterpart]) -> str:
     reach = max(half for runs, half in known if runs == seeds)
     held = f"{sum(bool(b.inside) for b in figures)} of {len(figures)} printed figures lie in an interval of our runs"
     width = f"over {seeds} seeds such an interval reaches up to ±{reach:.2f} points, so lying in it may say little"
-    return f" {held}; {width}.{_outside(figures)}"
+    outside = _outside([b for b in figures if not b.inside])
+    return f"{outside} {held}; {width}."
 
 
-def _outside(figures: list[Counterpart]) -> str:
-    """Whose cells lie outside, and on which side of the printed figure ours are."""
-    cells = [b for b in figures if not b.inside]
+def _outside(cells: list[Counterpart]) -> str:
+    """Whose printed cells lie outside our intervals, and on which side of them ours are."""
     sides = []
     for side, sign in (("above", 1), ("below", -1)):
         count = Counter(_model_and_dataset(b.claim) for b in cells if b.difference * sign > 0)
         if count:
             rows = ", ".join(f"{model} on {dataset} ({number})" for (model, dataset), number in count.items())
             sides.append(f"ours {side}: {rows}")
-    return f" Outside, {'; '.join(sides)}." if sides else ""
+    said = f"{len(cells)} printed figures lie outside the intervals of our runs"
+    return f" {said}; {'; '.join(sides)}." if sides else ""
 
 
 def _model_and_dataset(cell: str) -> tuple[str, str]:
@@ -182,7 +179,13 @@ def _alarms(outcome: Outcome) -> list[Finding]:
 def _summary_line(outcome: Outcome) -> str:
     worst = min(_alarms(outcome), key=lambda finding: KINDS.index(finding.kind))
     said = outcome.headline or f"{worst.sentence} ({outcome.held} of {outcome.checked} hold.)"
-    return f"{outcome.check}: {said}"
+    name = _name(outcome)
+    return f"{name[:1].upper()}{name[1:]}: {said}"
+
+
+def _name(outcome: Outcome) -> str:
+    """A check's name as words."""
+    return outcome.check.replace("_", " ")
 
 
 def as_markdown(audit: Audit) -> str:

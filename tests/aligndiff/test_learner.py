@@ -71,6 +71,7 @@ FLIPS = {
     "position_std": 0.1,
     "block_init": "torch",
     "guidance_heads": 1,
+    "guidance_bias": True,
     "guidance_expansion": 2,
     "guidance_gain": 1.0,
     "orthogonal_map": "matrix_exp",
@@ -244,6 +245,22 @@ def test_probe_returns_one_finite_value_per_user(settings, present):
     values = learner.probe(history_BL, user_B + 1, user_B, UserNoise.single(5, history_BL.shape[1]))
     assert set(present) <= values.keys()
     assert all(value.shape == (5,) and torch.isfinite(value).all() for value in values.values())
+
+
+def test_an_h_that_is_the_same_for_all_is_told_from_one_of_the_user():
+    """`guidance_change` cannot: the null condition differs from a constant, too."""
+    learner = toys.learner(guidance_gain=1.0)
+    learner.module.eval()
+    history_BL, user_B = toys.histories(learner)
+
+    def changes():
+        values = learner.probe(history_BL, user_B + 1, user_B, UserNoise.single(5, history_BL.shape[1]))
+        return [values[name] for name in ("guidance_change", "guidance_change_of_another")]
+
+    assert all((change > 0).all() for change in changes())
+    learner.module.guidance.norm.weight.data.zero_()
+    of_null, of_another = changes()
+    assert (of_null > 0).all() and not of_another.any()
 
 
 def test_correction_is_measured_against_the_way_to_the_target():
