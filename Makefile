@@ -42,6 +42,7 @@ demo: setup  ## run the whole workflow in miniature on MovieLens-100K: minutes o
 	@echo "demo: running the workflow on MovieLens-100K with $(CORES) cores and $(GPUS) GPUs"
 	$(snakemake) --cores $(CORES) --resources gpu=$(GPUS) --configfile config/demo.yaml
 	@$(python) -m analysis.summary --tables results/demo/tables --report results/demo/report.html
+	@echo "demo: everything works; after so few epochs these figures are no results"
 
 test: setup  ## run all tests
 	@echo "test: running all tests in $(CORES) processes"

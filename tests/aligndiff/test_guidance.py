@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from aligndiff.config import read_config
 from aligndiff.guidance import query_index, readable_keys
+from aligndiff.network import AlignDiff
+from harness.methods import load_method
 from harness.packing import Packing
 from harness.split import Sequences, drop_first_item, leave_one_out
 from harness.tiles import tiled
@@ -172,3 +175,24 @@ def test_null_condition_is_used_in_training_and_inference():
     learner = toys.learner(null_probability=0.0)
     learner.training_step(toys.batch(learner))
     assert learner.module.null.grad is None or learner.module.null.grad.abs().sum() == 0
+
+
+def share_of_the_user(method):
+    """How much of h differs between random histories at the start: E || h - E h ||^2 / E || h ||^2."""
+    torch.manual_seed(0)
+    net = AlignDiff(read_config(load_method(method).resolved("beauty")["model"]), num_items=2000).eval()
+    with torch.no_grad():
+        h_BD = guide(net, torch.randint(1, 2001, (256, 9)))
+    return ((h_BD - h_BD.mean(0)).square().sum() / h_BD.square().sum()).item()
+
+
+@pytest.mark.parametrize(
+    ("method", "least"), [("aligndiff", 0.3), ("aligndiff.tuned", 0.1), ("aligndiff.tuned.released.keys", 0.3)]
+)
+def test_h_is_of_the_user_at_the_start(method, least):
+    assert share_of_the_user(method) > least
+
+
+def test_positions_larger_than_the_items_leave_nothing_of_the_user():
+    """Why the tuned start makes both small; the committed runs of before 2026-11-29 had this one."""
+    assert share_of_the_user("aligndiff.tuned.large_positions") < 0.001

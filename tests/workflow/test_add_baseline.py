@@ -66,7 +66,8 @@ def test_a_toy_baseline_runs_after_the_listed_steps(checkout, python_m):
     assert python_m("snakemake", *options).returncode == 0
 
     (checkout / "baselines" / "meanpool.py").write_text(textwrap.dedent(MODULE))
-    (checkout / "config" / "methods" / "meanpool.yaml").write_text("builder: baselines.meanpool\ndisplay: MeanPool\n")
+    described = "builder: baselines.meanpool\ndisplay: MeanPool\nsummary: The mean of the history.\n"
+    (checkout / "config" / "methods" / "meanpool.yaml").write_text(described)
     (checkout / "tests" / "contracts" / "toy" / "baselines.meanpool.yaml").write_text("chain: {at_least: 0}\n")
     tiny["grid"][0]["methods"].append("meanpool")
     (checkout / "config" / "tiny.yaml").write_text(yaml.safe_dump(tiny))
