@@ -227,6 +227,23 @@ def test_validating_more_often_does_not_change_eta_more_often():
     assert often.eta == seldom.eta == pytest.approx(0.01 * 1.1 * 1.1 * 0.8)
 
 
+def test_flushing_denormal_numbers_moves_no_other_weight():
+    """Training by eq 13 takes the energy's last layer below 1e-38, where `harness.compute` rounds to zero."""
+
+    def trained(flush: bool) -> dict[str, torch.Tensor]:
+        learner = toys.learner()
+        learner.module.energy.layers[-1].weight.data.fill_(1e-41)
+        torch.set_flush_denormal(flush)
+        try:
+            learner.training_step(toys.batch(learner))
+            return {name: p.detach().clone() for name, p in learner.module.named_parameters()}
+        finally:
+            torch.set_flush_denormal(False)
+
+    exact, flushed = trained(False), trained(True)
+    assert all(torch.equal(exact[name], flushed[name]) for name in exact if "energy" not in name)
+
+
 @pytest.mark.parametrize(
     ("settings", "present"),
     [
