@@ -26,6 +26,7 @@ from benchmarks.measuring.worker import Worker, serve
 from harness.compute import Compute, ComputeSettings, choose
 from harness.learner import Learner
 from harness.methods import build_learner, load_method
+from harness.products import rounds_in_onednn
 from harness.split import TrainingView, leave_one_out
 from harness.streams import Streams
 from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences
@@ -33,8 +34,10 @@ from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences
 METHODS = ("diffurec", "diffurec.keys", "aligndiff")
 TURN = 5  # steps of a fast path in one turn, averaged: a trimmed step takes as long as its histories are
 WARM_UP = 4  # steps of a fast path; the heap has grown before, in the reference's way, as the page faults show
-# Products of the fast path in fp32 go through oneDNN, an option of ours; the reference leaves torch as it is.
-ONEDNN, AS_IT_IS = "medium", "highest"
+# Products of the fast path in fp32 go through oneDNN, an option of ours, where it keeps their precision; the reference
+# leaves torch as it is.
+AS_IT_IS = "highest"
+ONEDNN = AS_IT_IS if rounds_in_onednn() else "medium"
 
 
 def learner_of(method: str, view: TrainingView, precision: str) -> Learner:

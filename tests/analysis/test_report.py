@@ -178,7 +178,7 @@ def test_the_audit_opens_the_page(small, tmp_path):
     verdict = {"claim": "c1", "basis": "runs", "status": "undecided", "because": "one run", "runs": 1, "p": None}
     finding = {"id": "f/1", "kind": "impossible", "sentence": f"No ranking gives {EVIL}."}
     values = {
-        "summary": {"lines": ["p_values: 3 of 3"], "kinds": {"impossible": 1}},
+        "summary": {"lines": ["P values: 3 of 3"], "kinds": {"impossible": 1}},
         "findings": [finding],
         "verdicts": [verdict],
         "claims": [claim],

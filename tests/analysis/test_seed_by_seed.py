@@ -73,4 +73,4 @@ def test_other_data_is_no_partner(grid):
 def test_the_committed_runs_have_both_seeds_of_the_main_pair(capsys):
     assert seed_by_seed.main([str(ROOT / "results/reference/runs")]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| aligndiff.tuned, beauty | diffurec.tuned |") for line in printed) == 2
+    assert sum(line.startswith("| aligndiff.tuned, toys | diffurec.tuned |") for line in printed) == 2

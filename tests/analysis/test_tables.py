@@ -386,7 +386,7 @@ def test_a_figure_of_a_run_that_was_cut_off_says_so_in_every_format(grid):
     assert text[""] == "0.0†", "the improvement over the best baseline"
     for written in (table_formats.as_markdown(table), table_formats.as_html(table)):
         assert CUT_OFF_MEANS in written and "50.00†" in written
-    assert "ended by its budget of epochs" in table_formats.as_latex(table)
+    assert "ended by its limit of epochs" in table_formats.as_latex(table)
     assert r"50.00$\dagger$" in table_formats.as_latex(table)
     rows = list(csv.DictReader(io.StringIO(table_formats.as_csv(table))))
     assert {row["cut_off"] for row in rows if row["method"] == "aligndiff" and row["measured"]} == {"1"}

@@ -136,17 +136,19 @@ def test_points_of_a_sweep_follow_their_methods_overrides():
 
 def test_what_changes_a_method_changes_all_that_build_on_it():
     """Two that are compared were once trained under two protocols, as only their common root was looked up."""
-    block = [{"datasets": ["beauty"], "methods": ["aligndiff.tuned", "aligndiff.tuned.decay"], "seeds": [1]}]
+    block = [{"datasets": ["beauty"], "methods": ["aligndiff.tuned", "aligndiff.tuned.constant_rate"], "seeds": [1]}]
     rounds = {
         "aligndiff": {"training": {"patience": 3, "max_epochs": 9}},
         "aligndiff.tuned": {"training": {"patience": 7}},
     }
     grid = Grid(config(grid=block, overrides=rounds))
-    for name in ("aligndiff.tuned", "aligndiff.tuned.decay"):
+    for name in ("aligndiff.tuned", "aligndiff.tuned.constant_rate"):
         training = grid.settings("beauty", name)["training"]
         assert (training["patience"], training["max_epochs"]) == (7, 9)
-    alone = Grid(config(grid=[block[0] | {"methods": ["aligndiff.tuned.decay"]}], overrides=rounds))
-    assert alone.settings("beauty", "aligndiff.tuned.decay") == grid.settings("beauty", "aligndiff.tuned.decay")
+    alone = Grid(config(grid=[block[0] | {"methods": ["aligndiff.tuned.constant_rate"]}], overrides=rounds))
+    assert alone.settings("beauty", "aligndiff.tuned.constant_rate") == grid.settings(
+        "beauty", "aligndiff.tuned.constant_rate"
+    )
 
 
 def write_methods(folder):
