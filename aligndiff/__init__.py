@@ -8,7 +8,8 @@ last: averages over batches are worked out from the same ranks (`harness.metrics
 Row                 Paper                               Released code                     Ours where the paper is silent
 ------------------  ----------------------------------  --------------------------------  ------------------------------
 guidance            eq 3: orthogonal U, V per head,     ordinary attention, 1 head,       4 heads; Cayley map keeps U, V
-                    value not split; no bias in eq 2    keys and values un-normalised     orthogonal at every step
+                    value not split                     keys and values un-normalised     orthogonal at every step
+guidance_bias       eq 2: none in Q, K, V               all three                         -
 guidance_index      not said                            index len - 1 of a LEFT-padded    last position
                                                         row: constant h up to 25 items
 guidance_keys       causal only                         key mask that never fires         padding hidden

@@ -183,9 +183,10 @@ class AlignDiffLearner(SingleLossLearner):
 
     def probe(self, history_BL: Tensor, target_B: Tensor, user_B: Tensor, noise: UserNoise) -> dict[str, Tensor]:
         """Per-user values [B] of what correction, guidance and chain do for held-out targets."""
-        with torch.no_grad(), self.compute.autocast():
-            other_BD = self.guide_of_another(user_B)
-        others = () if other_BD is None else (other_BD,)
+        others: tuple[Tensor, ...] = ()
+        if self.module.guidance is not None and self.config.guidance_of == "self":
+            with torch.no_grad(), self.compute.autocast():
+                others = (self.guide_of_another(user_B),)
         parts = list(self._parts(inspect, history_BL, user_B, noise, target_B, *others))
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -56,7 +56,7 @@ class Run:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the budget of epochs ended it before early stopping did, so that more might have been better."""
+        """Whether the limit of epochs ended it before early stopping did, so that more might have been better."""
         record, plan = self.record, self.record.settings["training"]
         if record.best_epoch is None or record.epochs_run < plan["max_epochs"]:
             return False

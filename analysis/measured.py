@@ -44,7 +44,7 @@ class Cell:
     planned: int = 0
     state: str = ""
     note: str = ""
-    cut_off: int = 0  # of the runs, those that their budget of epochs ended before early stopping did
+    cut_off: int = 0  # of the runs, those that their limit of epochs ended before early stopping did
     mark: str = ""  # "best" or "second" among the measured of its column
     decimals: int = 2
     is_p: bool = False  # a probability is never shown as zero

@@ -19,7 +19,7 @@ TUNED = f"{CLAIMANT}.tuned"  # the same equations from another start; its varian
 OTHER_METHODS = "Methods that the paper does not compare"
 OTHER_SETTINGS = "Baselines under other settings"
 OWN_VARIANTS = "AlignDiff: other readings, variants and controls"
-TWINS = "The same from small item vectors at the start (tuned)"
+TWINS = "The same from the tuned start"
 FLOORS = "Floors: nothing is trained"
 GROUPS = (OTHER_METHODS, OTHER_SETTINGS, OWN_VARIANTS, TWINS, FLOORS)
 

@@ -21,12 +21,11 @@ import harness.cli
 from benchmarks.measuring import data, timing
 from benchmarks.measuring.equality import TOLERANCE, differences
 from benchmarks.measuring.reference_way import ReferenceWay, reference_way
-from benchmarks.measuring.timing import Cost, cost_of
+from benchmarks.measuring.timing import Cost, cost_of, rounds_in_onednn
 from benchmarks.measuring.worker import Worker, serve
 from harness.compute import Compute, ComputeSettings, choose
 from harness.learner import Learner
 from harness.methods import build_learner, load_method
-from harness.products import rounds_in_onednn
 from harness.split import TrainingView, leave_one_out
 from harness.streams import Streams
 from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences

@@ -93,9 +93,6 @@ def choose(settings: ComputeSettings) -> Compute:
     torch.set_float32_matmul_precision(_matmul_precision(settings, use_cuda=use_cuda))
     if not use_cuda:
         keep_freed_memory()
-        # Numbers below 1e-38 become zero. The energy function of eq 13 comes down to them, they add nothing to what is
-        # ranked, and with them a step took twice as long on an Intel core.
-        torch.set_flush_denormal(True)
     emulated = settings.precision == "bf16" and not use_cuda and not native_bf16()
     return Compute(torch.device("cuda" if use_cuda else "cpu"), settings.precision, emulated)
 

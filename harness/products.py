@@ -30,17 +30,8 @@ ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu.default
 
 def native_bf16() -> bool:
     """Whether this processor multiplies bf16 itself. Only Linux can say; elsewhere the answer is no."""
-    return bool({"avx512_bf16", "amx_bf16"} & _processor_flags())
-
-
-def rounds_in_onednn() -> bool:
-    """Whether oneDNN rounds fp32 products to bf16 on this processor when torch lets it ("medium")."""
-    return "amx_bf16" in _processor_flags()
-
-
-def _processor_flags() -> set[str]:
     path = Path("/proc/cpuinfo")
-    return set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
+    return path.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(path.read_text(encoding="utf-8").split()))
 
 
 class RoundedProducts(TorchDispatchMode):

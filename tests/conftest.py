@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,6 @@ def single_torch_thread():
         import torch
 
         torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def denormal_numbers():
-    """`harness.compute.choose` rounds them to zero for the whole process, in which hypothesis then refuses to work."""
-    yield
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

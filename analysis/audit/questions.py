@@ -79,7 +79,8 @@ QUESTIONS = (
         (f"{TUNED}.shuffled_history",),
         TUNED,
     ),
-    # Two parts of the tuned start that bear on the guidance, changed; asked before they were run.
+    # Two parts of the tuned start that bear on the guidance, changed; asked before their first runs, on Toys, of which
+    # the validation figures then chose the gain.
     Question(
         "tuned-positions",
         "Tuned, and positions started as small as items, AlignDiff rises.",

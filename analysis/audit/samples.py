@@ -74,7 +74,7 @@ class Samples:
     def note(self, dataset: str, method: str) -> Reasons:
         """What became of planned runs that did not complete, and how many were cut off; empty if all is well."""
         number = sum(map(self.measurements.is_cut_off, self.completed(dataset, method)))
-        cut_off = f"{number} ended by their budget of epochs" if number else ""
+        cut_off = f"{number} ended by their limit of epochs" if number else ""
         notes = [note for note in (self.measurements.outcome(dataset, method).note, cut_off) if note]
         return ((f"{method} on {dataset}", "; ".join(notes)),) if notes else ()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from aligndiff.config import RELEASED, Config, read_config
 from aligndiff.probe import correction_terms, energy_terms
 from harness.compute import Compute
 from harness.methods import known_methods, load_method
+from harness.packing import Packing
 from harness.streams import UserNoise
+from harness.windows import pad_left
 from tests.aligndiff import oracle, toys
 
 
@@ -227,23 +230,6 @@ def test_validating_more_often_does_not_change_eta_more_often():
     assert often.eta == seldom.eta == pytest.approx(0.01 * 1.1 * 1.1 * 0.8)
 
 
-def test_flushing_denormal_numbers_moves_no_other_weight():
-    """Training by eq 13 takes the energy's last layer below 1e-38, where `harness.compute` rounds to zero."""
-
-    def trained(flush: bool) -> dict[str, torch.Tensor]:
-        learner = toys.learner()
-        learner.module.energy.layers[-1].weight.data.fill_(1e-41)
-        torch.set_flush_denormal(flush)
-        try:
-            learner.training_step(toys.batch(learner))
-            return {name: p.detach().clone() for name, p in learner.module.named_parameters()}
-        finally:
-            torch.set_flush_denormal(False)
-
-    exact, flushed = trained(False), trained(True)
-    assert all(torch.equal(exact[name], flushed[name]) for name in exact if "energy" not in name)
-
-
 @pytest.mark.parametrize(
     ("settings", "present"),
     [
@@ -264,6 +250,10 @@ def test_probe_returns_one_finite_value_per_user(settings, present):
     assert all(value.shape == (5,) and torch.isfinite(value).all() for value in values.values())
 
 
+def test_the_learning_rate_decays_in_both_readings():
+    assert {read_config({"variant": name}).decay_epochs for name in ("paper", "released")} == {100}
+
+
 def test_an_h_that_is_the_same_for_all_is_told_from_one_of_the_user():
     """`guidance_change` cannot: the null condition differs from a constant, too."""
     learner = toys.learner(guidance_gain=1.0)
@@ -278,6 +268,28 @@ def test_an_h_that_is_the_same_for_all_is_told_from_one_of_the_user():
     learner.module.guidance.norm.weight.data.zero_()
     of_null, of_another = changes()
     assert (of_null > 0).all() and not of_another.any()
+
+
+@pytest.mark.parametrize("settings", [{"guidance": "none"}, {"guidance_of": "another"}], ids=str)
+def test_without_an_h_of_ones_own_nothing_is_said_of_anothers(settings):
+    learner = toys.learner(**settings)
+    learner.module.eval()
+    history_BL, user_B = toys.histories(learner)
+    values = learner.probe(history_BL, user_B + 1, user_B, UserNoise.single(5, history_BL.shape[1]))
+    assert "guidance_change_of_another" not in values
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_the_h_of_another_is_that_of_its_whole_window(variant):
+    """Where padding is read, the amount of it must be that of training, also for one user alone."""
+    learner = toys.learner(variant=variant, **toys.STILL)
+    learner.module.eval()
+    user_B = torch.tensor([3])
+    window_BL = pad_left(learner.data.histories(learner.other_U[user_B], learner.max_len)[:, -3:], learner.max_len)
+    learner.data = SimpleNamespace(histories=lambda *_: window_BL[:, -3:])
+    packing = Packing([window_BL])
+    expected_BD = learner.module.guide(learner.module.items(packing.item_N), packing)
+    torch.testing.assert_close(learner.guide_of_another(user_B), expected_BD)
 
 
 def test_correction_is_measured_against_the_way_to_the_target():

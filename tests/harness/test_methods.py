@@ -36,6 +36,14 @@ def test_every_method_of_the_suite_resolves_on_every_dataset(name):
     assert one.display and one.summary
 
 
+def test_a_variant_differs_from_what_it_changes():
+    for name in known_methods():
+        method = load_method(name)
+        if origin := method.extends or method.reuse_weights:
+            pairs = [(method.resolved(where), load_method(origin).resolved(where)) for where in ("beauty", "ml-1m")]
+            assert any(one != other for one, other in pairs), name
+
+
 def of_aligndiff_tuned(name):
     """Its own variants; not those of the released reading, nor what ranks the weights of a variant again."""
     own = name.startswith("aligndiff.tuned.") and not name.startswith("aligndiff.tuned.released.keys.")
