@@ -79,11 +79,10 @@ def inspect(
     result["chain_change"] = relative_change(trace[-1][0], predict(None))
     if h_BD is not None:
         conditional_BD = predict.alone(predict.branches[0])
-        others = {"": predict.unconditional()}
+        result["guidance_change"] = relative_change(predict.alone(predict.unconditional()), conditional_BD)
         if other_BD is not None:
-            others["_of_another"] = net.modulate(predict.token_ND, other_BD, packing)
-        for which, token_ND in others.items():
-            result[f"guidance_change{which}"] = relative_change(predict.alone(token_ND), conditional_BD)
+            of_another_BD = predict.alone(net.modulate(predict.token_ND, other_BD, packing))
+            result["guidance_change_of_another"] = relative_change(of_another_BD, conditional_BD)
     if net.energy is not None:
         applied = [correction_terms(before, change, embedding_BD) for before, change in trace]
         for name, last_B in applied[-1].items():

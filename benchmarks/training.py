@@ -21,7 +21,7 @@ import harness.cli
 from benchmarks.measuring import data, timing
 from benchmarks.measuring.equality import TOLERANCE, differences
 from benchmarks.measuring.reference_way import ReferenceWay, reference_way
-from benchmarks.measuring.timing import Cost, cost_of, rounds_in_onednn
+from benchmarks.measuring.timing import Cost, cost_of
 from benchmarks.measuring.worker import Worker, serve
 from harness.compute import Compute, ComputeSettings, choose
 from harness.learner import Learner
@@ -33,10 +33,10 @@ from harness.windows import PrefixBatch, PrefixSampler, ResidentSequences
 METHODS = ("diffurec", "diffurec.keys", "aligndiff")
 TURN = 5  # steps of a fast path in one turn, averaged: a trimmed step takes as long as its histories are
 WARM_UP = 4  # steps of a fast path; the heap has grown before, in the reference's way, as the page faults show
-# Products of the fast path in fp32 go through oneDNN, an option of ours, where it keeps their precision; the reference
-# leaves torch as it is.
+# Products of the fast path in fp32 go through oneDNN, an option of ours, but not on a processor with AMX, where it
+# would round them to bf16; the reference leaves torch as it is.
 AS_IT_IS = "highest"
-ONEDNN = AS_IT_IS if rounds_in_onednn() else "medium"
+ONEDNN = AS_IT_IS if torch.cpu._is_amx_tile_supported() else "medium"
 
 
 def learner_of(method: str, view: TrainingView, precision: str) -> Learner:

@@ -28,12 +28,6 @@ from harness.record import write_text_atomically
 RECORDS = Path(__file__).parents[1] / "records"
 
 
-def rounds_in_onednn() -> bool:
-    """Whether oneDNN rounds fp32 products to bf16 on this processor where torch lets it ("medium")."""
-    path = Path("/proc/cpuinfo")
-    return path.is_file() and "amx_bf16" in path.read_text(encoding="utf-8").split()
-
-
 class Cost(NamedTuple):
     """What one call took; faults are minor page faults, memory asked of the kernel page by page."""
 

@@ -365,3 +365,11 @@ def test_verify_names_a_damaged_run_and_deletes_it_if_told(sequences, tmp_path, 
 def test_verify_of_no_folder_is_one_error(tmp_path, capfd):
     assert cli.run(verify.main, ["--runs", str(tmp_path / "absent")]) == 1
     assert "no such folder" in one_error(capfd)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "results/reference").glob("**/runs")), ids=lambda path: path.parent.name
+)
+def test_committed_records_are_those_of_their_ranks(folder, capsys):
+    assert verify.main(["--runs", str(folder)]) == 0
+    assert not capsys.readouterr().out.startswith("0 runs")

@@ -36,6 +36,7 @@ def test_summary_has_ten_lines_at_most_and_says_what_held(audit):
     assert len(lines) <= report.SUMMARY_LINES
     assert "Without objection" in lines[-1]
     assert "improvements (21 of 21)" in lines[-1]
+    assert any(line.startswith("P values: ") for line in lines), "checks have names, not keys"
 
 
 def test_page_is_escaped_and_self_contained(hostile, audit):
