@@ -162,7 +162,8 @@ def deviations_listed(runs: Runs, plan: Plan) -> list[str]:
         return []
     head = (
         "From the records, beside `config/config.yaml` and `config/methods`. `patience` counts validations, one every "
-        "`eval_every` epochs from `first_eval` on; `eval_users` null: all users."
+        "`eval_every` epochs from `first_eval` on; `eval_users` null: all users. `without`: a setting that is newer "
+        "than the run; what the code did then is in `results/README.md`."
     )
     return [head, "\n".join(f"- {words}: {deviations.named(group, plan)}" for words, group in found)]
 

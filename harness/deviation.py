@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+ABSENT = object()  # in the place of a value: the run knew no such setting
 Deviation = dict[str, tuple[Any, Any]]  # dotted name of a setting -> (as it ran, as planned)
 
 
 def deviation(ran: Mapping[str, Any], planned: Mapping[str, Any]) -> Deviation:
-    """Compare two nested settings in what both have.
+    """Compare two nested settings in what is planned.
 
-    A plan has what decides a result (`Grid.plan`). What a run lacks came with later code; its code digest tells that.
+    A plan has what decides a result (`Grid.plan`), a run more. What a run lacks came with later code, and whether it
+    did the same before only that code can tell.
     """
     found: Deviation = {}
-    for key in ran.keys() & planned.keys():
-        had, wanted = ran[key], planned[key]
+    for key, wanted in planned.items():
+        had = ran.get(key, ABSENT)
         if isinstance(had, Mapping) and isinstance(wanted, Mapping):
             found |= {f"{key}.{name}": pair for name, pair in deviation(had, wanted).items()}
         elif had != wanted:
@@ -24,9 +27,16 @@ def deviation(ran: Mapping[str, Any], planned: Mapping[str, Any]) -> Deviation:
 
 
 def in_words(found: Deviation) -> str:
-    """Return e.g. "training.max_epochs 30 instead of 200, training.patience 3 instead of 10"; nothing for nothing."""
-    return ", ".join(f"{name} {_shown(ran)} instead of {_shown(planned)}" for name, (ran, planned) in found.items())
+    """Return e.g. "training.patience 3 instead of 10, without model.bias (now false)"; nothing for nothing."""
+    return ", ".join(_compared(name, *pair) for name, pair in found.items())
+
+
+def _compared(name: str, ran: Any, planned: Any) -> str:
+    if ran is ABSENT:
+        return f"without {name} (now {_shown(planned)})"
+    return f"{name} {_shown(ran)} instead of {_shown(planned)}"
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
+    """A setting as its file has it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

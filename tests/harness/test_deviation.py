@@ -1,4 +1,4 @@
-"""What differs between a run's settings and a plan's: every setting that both have, and no other."""
+"""What differs between a run's settings and a plan's: every setting that is planned, and no other."""
 
 import pytest
 
@@ -19,7 +19,11 @@ def ran(**model):
         (PLANNED | {"training": {"patience": 10, "time_budget_seconds": 60.0}}, ""),
         (ran(decay=0.1), "model.decay 0.1 instead of null"),
         (ran(heights=[1], dropout=0.2), "model.dropout 0.2 instead of 0.1, model.heights [1] instead of [1, 2]"),
-        ({"model": {"dropout": 0.1}}, ""),
+        (ran(decay=False), "model.decay false instead of null"),
+        (
+            {"model": {"dropout": 0.1, "heights": [1, 2]}, "training": {"patience": 10}},
+            "without model.decay (now null)",
+        ),
     ],
 )
 def test_what_differs_is_named(settings, words):
