@@ -64,7 +64,7 @@ def draw_curves(runs: Runs, plan: Plan) -> Iterator[Drawn]:
         panels = [methods[i : i + PER_PANEL] for i in range(0, len(methods), PER_PANEL)]
         rows, columns = -(-len(panels) // 2), min(2, len(panels))
         figure, axes = plots.new_figure(
-            rows, columns, width=plots.COLUMN_WIDTH if columns == 1 else plots.PAGE_WIDTH, height=2.4 * rows
+            rows, columns, width=plots.COLUMN_WIDTH if columns == 1 else plots.PAGE_WIDTH, height=3.2 * rows
         )
         for ax, names in zip(axes.flat, panels, strict=False):
             part = table[table["method"].isin(names)]
@@ -80,26 +80,28 @@ def draw_curves(runs: Runs, plan: Plan) -> Iterator[Drawn]:
 
 
 def draw_differences(table: pd.DataFrame, plan: Plan) -> Iterator[Drawn]:
-    """Draw the differences of AlignDiff and each rival, a panel per metric, with what each interval covers."""
-    for dataset, on in table.groupby("dataset", sort=False):
+    """Draw what each method of `comparisons.csv` (AlignDiff, AlignDiff (tuned)) is ahead of each of its rivals.
+
+    A figure per dataset and method, a panel per metric, with what each interval covers.
+    """
+    for (dataset, method), on in table.groupby(["dataset", "method"], sort=False):
         metrics = list(dict.fromkeys(on["metric"]))
         figure, axes = plots.new_figure(
             1, len(metrics), width=plots.PAGE_WIDTH, height=1.0 + 0.28 * on["rival_display"].nunique()
         )
         for ax, metric in zip(axes.flat, metrics, strict=True):
-            long = _one_row_per_interval(on[on["metric"] == metric])
-            plots.interval_plot(long, ax, label=f"difference in {metric}, percentage points")
+            plots.interval_plot(_one_row_per_interval(on[on["metric"] == metric]), ax, label=f"{metric}, points")
         for ax in axes.flat[1:]:
             ax.tick_params(labelleft=False)
-            ax.get_legend().remove()
-        display = plan.datasets[dataset]
+        plots.legend_above(figure, axes, title="interval covers")
+        name, where = _display(plan, method), plan.datasets[dataset]
         caption = (
-            f"AlignDiff minus each method on {display}: positive where AlignDiff is ahead, 95 % intervals. "
-            "A hollow point has no such interval: one seed shows no spread."
+            f"{name} minus each method on {where}, in percentage points: positive where {name} is ahead, 95 % "
+            "intervals. A hollow point has no such interval: one seed shows no spread."
         )
         yield (
             figure,
-            FigureEntry(f"differences_{dataset}", f"AlignDiff minus each method, {display}", caption, "results"),
+            FigureEntry(f"differences_{dataset}_{method}", f"{name} minus each method, {where}", caption, "results"),
         )
 
 
@@ -146,15 +148,21 @@ def draw_mmd(mmd: Sequence[mmd_table.MMDRun], plan: Plan) -> Iterator[Drawn]:
     if not mmd:
         return
     figure, axes = plots.new_figure(1, 2, width=plots.PAGE_WIDTH)
+    cut_off = {run.method for run in mmd if run.cut_off}
+    names = {run.method: _display(plan, run.method) + "†" * (run.method in cut_off) for run in mmd}
     for ax, view in zip(axes.flat, ("standardised", "cosine"), strict=True):
-        rows = [(plan.datasets.get(r.dataset, r.dataset), _display(plan, r.method), r.value(view)) for r in mmd]
-        plots.mmd_bars(pd.DataFrame(rows, columns=["group", "method", "value"]), ax, label=f"squared MMD, {view}")
+        rows = [(plan.datasets.get(r.dataset, r.dataset), names[r.method], r.value(view) / mmd_table.UNIT) for r in mmd]
+        bars = pd.DataFrame(rows, columns=["group", "method", "value"])
+        plots.mmd_bars(bars, ax, label=f"squared MMD / {mmd_table.UNIT:g}").set_title(view)
+    plots.legend_above(figure, axes)
     caption = "Squared MMD between generated and true representations; points are runs, lines one standard deviation."
+    if cut_off:
+        caption += " † At least one run was ended by its limit of epochs."
     yield figure, FigureEntry("table5_mmd", "Table 5 as a picture", caption, "paper")
 
 
 def draw_projections(folder: Path, plan: Plan) -> Iterator[Drawn]:
-    """Draw Figure 4 for each dataset of which both models' representations of one seed exist."""
+    """Draw Figure 4 for each dataset of which both models' representations exist, each of its first planned seed."""
     for dataset, display in plan.datasets.items():
         files = dict(found for found in (_first_reading(folder / dataset, names, plan) for names in FIGURE_4) if found)
         if len(files) < len(FIGURE_4):

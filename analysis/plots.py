@@ -72,6 +72,16 @@ def save_figure(figure: Figure, stem: Path | str) -> list[Path]:
     return paths
 
 
+@_styled
+def legend_above(figure: Figure, axes: np.ndarray, **how: Any) -> None:
+    """Put one legend for all axes above them, three names a line at most."""
+    entries: dict[str, Any] = {}
+    for ax in axes.flat:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries, loc="outside upper center", ncols=min(3, len(entries)), **how)
+
+
 def styles_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Give each name a colour, line style and marker by its position, so one order serves all figures."""
     return {
@@ -105,7 +115,7 @@ def learning_curves(table: pd.DataFrame, ax: Axes, *, value: str, label: str | N
             std = shared.std(axis=1, ddof=1)
             ax.fill_between(mean.index, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
     ax.set(xlabel="epoch", ylabel=label or value)
-    ax.legend()
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))  # above: curves leave no corner free
     return ax
 
 
@@ -138,7 +148,6 @@ def interval_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> Axes:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel(label)
-    ax.legend(title="interval covers", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(covers))
     return ax
 
 
@@ -183,14 +192,11 @@ def projection_grid(pictures: Mapping[str, pd.DataFrame]) -> Figure:
     rows = -(-len(pictures) // 2)
     figure, axes = new_figure(rows, 2, width=COLUMN_WIDTH, height=rows * COLUMN_WIDTH / 2 + 0.3)
     styles = styles_of([label for p in pictures.values() for label in list(dict.fromkeys(p["label"]))[1:]])
-    entries: dict[str, Any] = {}
     for ax, (title, points) in zip(axes.flat, pictures.items(), strict=False):
         projection_scatter(points, ax, title=title, styles=styles)
-        handles, labels = ax.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
     for ax in axes.flat[len(pictures) :]:
         ax.set_axis_off()
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=min(3, len(entries)), markerscale=4)
+    legend_above(figure, axes, markerscale=4)
     return figure
 
 
@@ -207,5 +213,5 @@ def mmd_bars(table: pd.DataFrame, ax: Axes, *, label: str = "squared MMD") -> Ax
     seaborn.stripplot(**where, palette=points, dodge=True, jitter=False, size=2.2, legend=False, zorder=3)
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set(xlabel="", ylabel=label)
-    ax.legend(title=None, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(colors))
+    ax.get_legend().remove()
     return ax

@@ -4,10 +4,13 @@ import csv
 import json
 import re
 import shutil
+import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import figures, mmd_run, mmd_table, report, tables
@@ -370,6 +373,35 @@ def test_pictures_leave_out_what_the_plan_does(grid, measured_mmd):
     found = mmd_table.read_folder(measured_mmd[1], load_runs(grid.runs))
     assert len(list(figures.draw_mmd(found, read_plan(grid.plan([("diffurec", 1)]))))) == 1
     assert not list(figures.draw_mmd(found, read_plan(grid.plan([("sasrec", 1)]))))
+
+
+def test_long_names_leave_room_for_the_bars(grid, measured_mmd, tmp_path):
+    found = mmd_table.read_folder(measured_mmd[1], load_runs(grid.runs))
+    plan = read_plan(grid.plan([("diffurec", 1), ("aligndiff", 1)]))
+    one = next(run for run in found if run.seed == 1)
+    many = [replace(one, method=f"AlignDiff (tuned), a long name {n}", cut_off=n == 1) for n in range(6)]
+    cells = [replace(plan.cells[0], method=run.method, display=run.method, dataset=run.dataset) for run in many]
+    plan = replace(plan, cells=tuple(cells))
+    ((figure, entry),) = figures.draw_mmd(many, plan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib gives up on a layout with a warning
+        figure.savefig(tmp_path / "bars.png")
+    assert all(ax.get_position().width > 0.3 for ax in figure.axes)
+    assert "name 1†" in str([text.get_text() for text in figure.legends[0].get_texts()]) and "†" in entry.caption
+
+
+def test_differences_are_drawn_apart_for_each_method_that_is_compared(grid):
+    plan = read_plan(grid.plan([("aligndiff", 1), ("aligndiff.tuned", 1), ("sasrec", 1)]))
+    interval = {f"{name}_{end}": 1.0 for name in figures.COVERS for end in ("low", "high")}
+    rows = [
+        {"dataset": "beauty", "metric": "HR@10", "method": method, "rival_display": "SASRec", "difference": 1.0}
+        | interval
+        for method in ("aligndiff", "aligndiff.tuned")
+    ]
+    entries = [entry for _, entry in figures.draw_differences(pd.DataFrame(rows), plan)]
+    assert [entry.slug for entry in entries] == ["differences_beauty_aligndiff", "differences_beauty_aligndiff.tuned"]
+    names = [plan.labels()[row["method"]] for row in rows]
+    assert all(entry.title.startswith(f"{name} minus") for entry, name in zip(entries, names, strict=True))
 
 
 def test_a_sweep_is_drawn_from_planned_runs_alone(grid, monkeypatch):
