@@ -95,23 +95,6 @@ class Comparison:
         return row
 
 
-def compare(
-    method_SU: Floats,
-    rival_SU: Floats,
-    rng: np.random.Generator,
-    *,
-    names: tuple[str, str] = ("method", "rival"),
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> Comparison:
-    """Compare two methods; rows are seeds (in label order), columns the same users in the same order.
-
-    Raises ValueError on NaN, empty input or different users.
-    """
-    gains = {names[0]: method_SU, names[1]: rival_SU}
-    return compare_pairs(gains, [names], rng, resamples=resamples, level=level)[0]
-
-
 def compare_pairs(
     gain_by_method: Mapping[str, Floats],
     pairs: Sequence[tuple[str, str]],
@@ -124,7 +107,8 @@ def compare_pairs(
 ) -> list[Comparison]:
     """Compare many pairs (method, rival) on one dataset and metric, drawing the resampled users only once.
 
-    Shapes: each gain [S, U]; S may differ between methods, U may not.
+    Shapes: each gain [S, U], rows seeds in label order, columns the same users in the same order; S may differ between
+    methods, U may not.  Raises ValueError on NaN, empty input or different users.
     seeds: labels of each gain's rows, 0 to S - 1 by default; two methods are paired if they have the same.
     weights: whose weights each method ranks, its own by default; with the same, runs of one seed are pairs,
         and without a common seed there is no comparison.

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis.resampling import sign_flip_p
-from analysis.statistics import compare, compare_pairs
+from analysis.statistics import compare_pairs
 
 
 def simulated(rng, *, seeds=5, users=400, seed_sd=0.02, user_sd=0.2, noise=0.05, shift=0.0):
@@ -16,6 +16,10 @@ def simulated(rng, *, seeds=5, users=400, seed_sd=0.02, user_sd=0.2, noise=0.05,
     method = rng.normal(0, seed_sd, (seeds, 1)) + user_U + taste_U + rng.normal(0, noise, (seeds, users)) + shift
     rival = rng.normal(0, seed_sd, (seeds, 1)) + user_U - taste_U + rng.normal(0, noise, (seeds, users))
     return method, rival
+
+
+def compare(method_SU, rival_SU, rng, *, names=("method", "rival"), **how):
+    return compare_pairs(dict(zip(names, (method_SU, rival_SU), strict=True)), [names], rng, **how)[0]
 
 
 def test_two_seeds_and_two_users_by_hand():
