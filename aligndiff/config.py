@@ -178,7 +178,7 @@ RELEASED: Final[dict[str, Any]] = {
     "energy_dropout": 0.3,
     "energy_activation": "elu_gelu",
     "energy_init": "xavier_uniform",
-    "alignment": "released",  # defect: not eq 13, and its gradient points to the target
+    "alignment": "released",  # defect: not eq 13, and its gradient points to y_s
     "eta_rule": "adaptive",
     "padding_class": True,  # defect
     "reverse_variance": "beta",

@@ -23,8 +23,8 @@ def score_matching(score_x_BD: Tensor, score_y_BD: Tensor, sigma2_B: Tensor, *, 
 def released_score_matching(x_BD: Tensor, score_x_BD: Tensor, y_BD: Tensor, sigma2_B: Tensor) -> Tensor:
     """Per-sample || g - ((y_s - sg(x~)) + g sigma^2) ||^2 with g = S(x~).  [B]
 
-    Source: released AlignDiff.py. Smallest at g = (y_s - x~) / (1 - sigma^2): g points towards the target, while
-    inference subtracts it.
+    Source: released AlignDiff.py. Smallest at g = (y_s - x~) / (1 - sigma^2): g points towards y_s, while inference
+    subtracts it.
     """
     target_BD = (y_BD - x_BD.detach()) + score_x_BD * sigma2_B[:, None]
     return (score_x_BD - target_BD).square().sum(-1)

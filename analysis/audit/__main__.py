@@ -143,7 +143,7 @@ def _print(audit: Audit) -> None:
     alarms = sum(finding.is_alarm for finding in audit.findings)
     print(f"{alarms} objections." if alarms != 1 else "1 objection.")
     for outcome in audit.outcomes:
-        print(f"  {outcome.check}: {outcome.held} of {outcome.checked} without objection")
+        print(f"  {outcome.held} of {outcome.checked} as asked: {outcome.question} ({outcome.check})")
 
 
 if __name__ == "__main__":

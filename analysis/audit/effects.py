@@ -24,7 +24,7 @@ RELEASED = "aligndiff.released"
 ONE_METRIC = f"{RELEASED}.one_metric"
 FILTERED, UNFILTERED = "ml-1m", "ml-1m-unfiltered"
 BATCHED = ("aligndiff", "diffurec")  # their code reports means of batch means
-TERMS = ("correction_ratio", "correction_cosine")
+TERMS = ("correction_ratio", "correction_cosine_across")
 
 
 def outcomes(samples: Samples, paper: Paper) -> list[Outcome]:
@@ -210,11 +210,12 @@ def check_energy(samples: Samples) -> Outcome:
         said = (
             f"{method} on {dataset}, {len(ratio)} runs: the correction changes the representation by "
             f"{100 * ratio.mean():.3g}% of its length ({100 * ratio.min():.3g} to {100 * ratio.max():.3g}%); its "
-            f"cosine with the way to the target is {cosine.mean():+.3f} ({cosine.min():+.3f} to {cosine.max():+.3f})."
+            f"part across it, which alone can change a ranking, has a cosine of {cosine.mean():+.3f} "
+            f"({cosine.min():+.3f} to {cosine.max():+.3f}) with the way to the target."
         )
         findings.append(_context(f"energy/{dataset}/{method}", said, values, dataset))
     question = "Does the energy's correction move anything, and towards the target?"
-    towards = sum(np.mean(finding.evidence["correction_cosine"]) > 0 for finding in findings)
+    towards = sum(np.mean(finding.evidence["correction_cosine_across"]) > 0 for finding in findings)
     return Outcome("energy", question, len(findings), int(towards), tuple(findings))
 
 

@@ -160,7 +160,7 @@ def _headline(findings: list[Finding], checked: int, claimants: list[str]) -> st
     rows = ", ".join(f"{finding.dataset} {finding.evidence['model']}" for finding in findings)
     passing = [model for model in claimants if model not in {finding.evidence["model"] for finding in findings}]
     passed = f" Every row named {' or '.join(passing)} can." if passing else ""
-    return f"{len(findings)} of {checked} rows cannot come from one ranking: {rows}.{passed}"
+    return f"{len(findings)} of {checked} rows cannot come from one ranking of one target per user: {rows}.{passed}"
 
 
 def _needs_programme(row: Row, row_stretches: list[Stretch]) -> bool:
@@ -187,8 +187,8 @@ def _stretch_finding(row: Row, broken: list[Stretch]) -> Finding:
         printed="; ".join(f"{s.found:.4f}" for s in broken),
         expected="; ".join(f"[{s.allowed.lo:.4f}, {s.allowed.hi:.4f}]" for s in broken),
         evidence={"model": cell.model, "stretches": [s.as_dict() for s in broken]},
-        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {'; '.join(parts)}. No single ranking gives "
-        "these figures.",
+        sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: {'; '.join(parts)}. No single ranking of "
+        "one target per user gives these figures.",
     )
 
 
@@ -204,5 +204,6 @@ def _joint_finding(row: Row) -> Finding:
         expected="one distribution of ranks within every rounding interval",
         evidence={"model": cell.model, "stretches": [], "joint": True},
         sentence=f"{table_name(cell)}, {cell.dataset}, {cell.model}: each pair of cut-offs is possible by itself, "
-        "but no single ranking meets all printed figures at once, however they were rounded to the nearest digit.",
+        "but no single ranking of one target per user meets all printed figures at once, however they were rounded to "
+        "the nearest digit.",
     )

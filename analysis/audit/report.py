@@ -51,7 +51,7 @@ CAVEAT = (
 BESIDE_COLUMNS = ("claim", "method", "printed", "measured", "difference", "inside", "runs", "verdict")
 VERDICT_COLUMNS = ("claim", "source", "verdict", "because")
 EXPLAINED: dict[str, str] = {
-    "impossible": "no ranking can give these figures",
+    "impossible": "no ranking of one target per user can give these figures",
     "error in arithmetic": "a derived figure does not follow from the figures it is derived from",
     "inconsistent": "two statements of the same source disagree",
     "unsupported": "what is printed does not bear the claim out; of released code, a place where it stops",
@@ -198,7 +198,7 @@ def as_markdown(audit: Audit) -> str:
     parts += [
         "## What was checked",
         "",
-        "| check | question | checked | no objection |",
+        "| check | question | checked | as asked |",
         "| --- | --- | ---: | ---: |",
     ]
     parts += [f"| {o.check} | {_plain(o.question)} | {o.checked} | {o.held} |" for o in audit.outcomes]

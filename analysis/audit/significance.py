@@ -7,6 +7,7 @@ two-sided or one-sided (half of it). It is out of reach if even the one-sided pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from analysis.audit.cells import Cell, best_of, columns_of, table_name
@@ -133,7 +134,7 @@ def _judge(claimed: float, unpaired_floor: float, paired_floor: float | None, n:
     if claimed >= unpaired_floor / 2:
         return "holds", False, ""
     if paired_floor is None:
-        floor = f"{unpaired_floor / 2:.2g} one-sided"
+        floor = f"{at_least(unpaired_floor / 2)} one-sided"
         return (
             "unsupported",
             True,
@@ -142,14 +143,20 @@ def _judge(claimed: float, unpaired_floor: float, paired_floor: float | None, n:
     if claimed < paired_floor / 2:
         said = (
             "Even a paired t-test with perfectly correlated runs at the most favourable rounding gives p >= "
-            f"{paired_floor:.2g}: with {n} runs the claim is out of reach of a t-test."
+            f"{at_least(paired_floor)}: with {n} runs the claim is out of reach of a t-test."
         )
         return "unsupported", True, said
     said = (
-        f"No rounding takes an unpaired t-test below {unpaired_floor:.2g} two-sided or half of that one-sided; only a "
-        "paired test on closely correlated runs could."
+        f"No rounding takes an unpaired t-test below {at_least(unpaired_floor)} two-sided or half of that one-sided; "
+        "only a paired test on closely correlated runs could."
     )
     return "unsupported", False, said
+
+
+def at_least(p: float) -> str:
+    """Two digits of a lower bound, rounded down, so that what is said of it stays true."""
+    digits = 1 - math.floor(math.log10(p)) if p > 0 else 0
+    return f"{math.floor(p * 10**digits) / 10**digits:.2g}"
 
 
 def check_caption(cells: Iterable[Cell], claimed_below: float) -> Outcome:

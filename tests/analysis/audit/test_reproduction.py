@@ -286,7 +286,7 @@ def finished(grid_at, tmp_path_factory):
     settings = {"settings": {"model": {"batch_size": 512}}}
     for seed in (1, 2, 3):
         ours = ranks(30)
-        terms = {"diagnostics": {"correction_ratio": 1e-6 * seed, "correction_cosine": -0.1}}
+        terms = {"diagnostics": {"correction_ratio": 1e-6 * seed, "correction_cosine_across": -0.1}}
         grid.write("aligndiff", seed, ours, **settings, **terms)
         grid.write("aligndiff.no_correction", seed, ours, epochs_run=0, best_epoch=None, **settings)
         grid.write("sasrec.tuned", seed, ranks(10))
@@ -359,7 +359,7 @@ def test_effects_of_released_defects_energy_and_batch_means(document):
     assert "aligndiff.released.last_index against aligndiff.released" in said["released_defects/1"]
     assert "a difference." in said["released_defects/1"]
     assert "not run" in said["selection_rule/undecided"]
-    assert "cosine with the way to the target is -0.100" in said["energy/beauty/aligndiff"]
+    assert "has a cosine of -0.100" in said["energy/beauty/aligndiff"]
     assert "12 runs" in said["batch_means/beauty"]
     gaps = next(f["evidence"] for f in document["findings"] if f["id"] == "batch_means/beauty")
     assert -3 < gaps["lowest"] < 0 < gaps["highest"] < 3  # 188 of 700 users make half the mean

@@ -1,3 +1,5 @@
+import pytest
+
 from analysis.audit import significance
 
 
@@ -46,3 +48,9 @@ def test_caption_is_compared_with_the_digits(cell):
 def test_missing_deviation_or_runs_means_no_test(cell):
     cells = [cell("MMD", "0.31", p="0.001", std="0.02", n=5), cell("MMD", "0.34", model="Rival")]
     assert significance.check(cells).checked == 0
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.06164, "0.061"), (0.0139, "0.013"), (0.011, "0.011"), (2.99e-7, "2.9e-07")])
+def test_a_lower_bound_is_rounded_down(p, said):
+    assert significance.at_least(p) == said
+    assert float(said) <= p
