@@ -9,7 +9,7 @@ TORCH ?=
 TORCH_INDEX ?=
 # Jobs (and test processes) at a time, and GPUs they may share; 0 GPUs runs the same jobs on the CPU.
 CORES ?= 2
-GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c . || true)
+GPUS ?= $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true)
 
 # Jobs find a GPU by themselves, so who says 0 must hide it; where none was counted, they may still find one.
 ifneq ($(origin GPUS),file)

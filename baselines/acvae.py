@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from harness.compute import Compute
 from harness.layers import Dropout
 from harness.losses import binary_cross_entropy, cross_entropy_with_bias
-from harness.recurrence import unroll
+from harness.recurrence import recur, unroll
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
@@ -278,7 +278,7 @@ class ACVAE:
     def score(self, history_BL: Tensor, user_B: Tensor, noise: UserNoise) -> Tensor:
         aligned_BL, length_B = align_left(history_BL)
         with self.compute.autocast():
-            state_BLD = self.generator.gru(self.generator.items(aligned_BL))[0]
+            state_BLD = recur(self.generator.gru, self.generator.items(aligned_BL))[0]
             # The last output reads the last WIDTH states.
             index_BW = length_B[:, None] + torch.arange(-WIDTH, 0, device=length_B.device)
             real_BW = index_BW >= 0

@@ -29,6 +29,7 @@ from harness.layers import Dropout
 from harness.learner import SingleLossLearner
 from harness.losses import cross_entropy_with_bias, softmax_cross_entropy
 from harness.negatives import draw_weighted
+from harness.recurrence import recur
 from harness.settings import from_mapping, require
 from harness.split import TrainingView
 from harness.streams import Streams, UserNoise
@@ -145,15 +146,14 @@ class Network(nn.Module):
     def step(self, item_B: Tensor, state_BH: Tensor) -> Tensor:
         """The state one event later; dropout included, which the next event therefore receives too."""
         x_BD = self.embedding_dropout(self.items(item_B))
-        state = self.gru(x_BD[:, None], state_BH[None])[1][0]
+        state = recur(self.gru, x_BD[:, None], state_BH[None])[1][0]
         return self.hidden_dropout(state)
 
     def forward(self, history: PackedSequence) -> tuple[Tensor, Tensor]:
         """Queries at all positions of packed item ids, from a zero state, and at each row's last: [N, D], [B, D]"""
         x_ND = self.embedding_dropout(self.items(history.data))
-        states, last = self.gru(
-            PackedSequence(x_ND, history.batch_sizes, history.sorted_indices, history.unsorted_indices)
-        )
+        packed = PackedSequence(x_ND, history.batch_sizes, history.sorted_indices, history.unsorted_indices)
+        states, last = recur(self.gru, packed)
         return self.output(self.hidden_dropout(states.data)), self.output(self.hidden_dropout(last[0]))
 
     def score(self, query_BD: Tensor, item_N: Tensor | slice) -> Tensor:

@@ -157,7 +157,7 @@ def kill_training(place: Workplace, grid: Grid, expected: dict[str, object], kil
         command = [
             *(sys.executable, "-m", "workflow.scripts.train"),
             *("--sequences", str(place.out / f"data/{cell.dataset}/sequences.npz"), "--dataset", cell.dataset),
-            *("--method", cell.method, "--seed", str(cell.seed), "--compute", grid.compute_json()),
+            *("--method", cell.method, "--seed", str(cell.seed), "--compute", grid.compute_json(on_gpu=False)),
             *("--overrides", json.dumps(grid.deciding_overrides(cell.method)), "--clock", grid.clock_json()),
             *("--out", str(run / "runs" / cell.path), "--checkpoints", str(run / "checkpoints")),
         ]

@@ -41,7 +41,8 @@ class ComputeSettings:
 class Compute:
     """A device and the precision of its matrix products.
 
-    bf16 runs matrix products under autocast; weights, optimiser, losses and the scores that are ranked stay fp32.
+    bf16 runs matrix products under autocast; weights, optimiser, losses and the scores that are ranked stay fp32, on a
+    GPU recurrences, too (`recurrence.recur`).
     tf32 is a switch of the whole process: also products promised in fp32 above, and the scores that are ranked, are
     rounded then. `emulated`: the processor has no bf16 products and they are made of fp32 ones, see `products`.
     """
@@ -82,7 +83,10 @@ class Compute:
 def choose(settings: ComputeSettings) -> Compute:
     """Prepare the process and return its Compute.  Raises ValueError if a GPU is demanded and none is visible."""
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: 'cuda' was demanded but torch sees no GPU; set compute.device to 'auto' or 'cpu'")
+        raise ValueError(
+            "device: a GPU was demanded, or seen by the driver, but torch sees none (a driver too old for torch, or "
+            "CUDA_VISIBLE_DEVICES); repair that, or set compute.device to 'cpu'"
+        )
     use_cuda = settings.device != "cpu" and torch.cuda.is_available()
     if settings.threads:
         torch.set_num_threads(settings.threads)

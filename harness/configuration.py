@@ -10,10 +10,17 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from harness.datasets import DatasetSpec
 from harness.interactions import FORMATS
 from harness.settings import nearest
+
+# The standard takes 1.0 for a whole number; as a seed it would stand in paths.
+WHOLE = Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+)
+Validator = extend(Draft202012Validator, type_checker=WHOLE)
 
 
 def own_sweeps(config: Mapping[str, Any], given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -32,7 +39,7 @@ def options_of(configfiles: Iterable[str | Path], config: Mapping[str, Any]) -> 
 def check(config: Mapping[str, Any], schema_path: str | Path) -> None:
     """Raise ValueError listing every place where `config` breaks the JSON schema, unknown keys with the nearest."""
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    found = Draft202012Validator(schema).iter_errors(dict(config))
+    found = Validator(schema).iter_errors(dict(config))
     errors = sorted(found, key=lambda error: list(map(str, error.path)))
     if errors:
         raise ValueError("configuration: " + "; ".join(_explain(error) for error in errors))

@@ -12,9 +12,10 @@ from typing import Any
 from harness.compute import ComputeSettings
 from harness.digest import ROOT, code_digest
 from harness.fit import CLOCK, settings_sha256
-from harness.methods import METHODS_DIR, Method, builder_file, known_methods, lineage, load_method
-from harness.settings import from_mapping, merge, nearest
+from harness.methods import METHODS_DIR, Method, builder_file, generates, known_methods, lineage, load_method
+from harness.settings import from_mapping, merge, nearest, read_yaml
 
+SHIPPED_DATASETS = ROOT / "config" / "datasets.yaml"
 TRAIN_SCRIPT = ROOT / "workflow" / "scripts" / "train.py"
 
 
@@ -57,7 +58,8 @@ class Grid:
             for name in block["methods"]:
                 self._add_method(name)
             cells |= self._product(block["methods"], block)
-        for sweep in config.get("sweeps") or []:
+        self.sweeps = [self._read(sweep) for sweep in config.get("sweeps") or []]
+        for sweep in self.sweeps:
             cells |= self._product(self._add_sweep(sweep), sweep)
         # A method that reuses weights needs the runs it reuses.
         for cell in list(cells):
@@ -82,10 +84,27 @@ class Grid:
         for name in self.config.get("overrides") or {}:
             if name not in known:
                 raise ValueError(f"overrides: {name!r} is not a method of the grid{nearest(name, sorted(known))}")
+        datasets = {**self.config["datasets"], **read_yaml(SHIPPED_DATASETS)["datasets"]}
+        for each in self.contestants.values():
+            for name in each.method.datasets:
+                if name not in datasets:
+                    path = self._methods_dir / f"{each.method.name}.yaml"
+                    raise ValueError(f"{path}: datasets: there is no {name!r}{nearest(name, datasets)}")
         known |= set(known_methods(self._methods_dir))
         for name in self.config.get("analysis", {}).get("mmd", {}).get("methods", []):
             if name not in known:
                 raise ValueError(f"analysis.mmd.methods: unknown method {name!r}{nearest(name, sorted(known))}")
+            if name in self.contestants:
+                self._check_generates(self.contestants[name])
+
+    @staticmethod
+    def _check_generates(contestant: Contestant) -> None:
+        """Refuse for Table 5 what could show nothing there, before it is trained."""
+        where, name = "analysis.mmd.methods", contestant.method.name
+        if contestant.weights_of:
+            raise ValueError(f"{where}: {name!r} keeps no weights of its own; name {contestant.weights_of!r}")
+        if not generates(contestant.method.builder):
+            raise ValueError(f"{where}: {name!r} generates no representation; name diffusion models")
 
     def _check_settings(self, cell: Cell) -> None:
         """Resolve a cell's settings, so that a mistake is found before anything runs, and say whose mistake it is."""
@@ -104,14 +123,38 @@ class Grid:
     def _names(self, method: Method) -> tuple[str, ...]:
         return ("all", *lineage(method, self._methods_dir))
 
+    def _read(self, sweep: Mapping[str, Any]) -> dict[str, Any]:
+        """A sweep with its values as the method reads them: YAML 1.1 takes 1e-3 (no dot) for text."""
+        method = load_method(sweep["method"], self._methods_dir)
+
+        def read(value: Any) -> Any:
+            if not isinstance(value, str):
+                return value
+            try:
+                settings = method.resolved(sweep["datasets"][0], {"model": {sweep["field"]: value}})
+            except ValueError:  # a mistake, which `_check_settings` names with its place
+                return value
+            return settings["model"][sweep["field"]]
+
+        return {**sweep, "values": [read(value) for value in sweep["values"]]}
+
     def _add_sweep(self, sweep: Mapping[str, Any]) -> list[str]:
-        """Add one contestant per value: the method with one field changed. Returns their names."""
+        """Add one contestant per value: the method with one field changed. Returns their names.
+
+        Raises ValueError if that is the name of something else already.
+        """
         name, method = sweep["name"], load_method(sweep["method"], self._methods_dir)
         names = []
         for value in sweep["values"]:
             point = f"{method.name}.{name}_{value}"
             overrides = {"model": {**sweep.get("fixed", {}), sweep["field"]: value}}
             known_as = (*self._names(method), point)
+            there = self.contestants.get(point)
+            if point in known_methods(self._methods_dir) or (there and there.overrides != overrides):
+                raise ValueError(
+                    f"sweeps: {name!r} of {method.name!r} calls a point {point!r}, which is another run's name "
+                    "already; give the sweep another name"
+                )
             self.contestants[point] = Contestant(method, known_as, overrides, f"{method.display}, {name} = {value}")
             if not sweep["retrain"] or self._is_default(point, sweep["datasets"]):
                 self.contestants[point] = replace(self.contestants[point], weights_of=method.name)
@@ -204,8 +247,13 @@ class Grid:
     def compute(self) -> ComputeSettings:
         return from_mapping(ComputeSettings, self.config["compute"], where="compute")
 
-    def compute_json(self) -> str:
-        return json.dumps(asdict(self.compute), sort_keys=True)
+    def compute_json(self, *, on_gpu: bool) -> str:
+        """What jobs are told. A GPU that was planned with is demanded: a job that cannot use it must not go on without.
+
+        Where none was seen, "auto" stays, so that a job can tell it from a CPU that was asked for.
+        """
+        planned = {"device": "cuda"} if on_gpu else {}
+        return json.dumps(asdict(self.compute) | planned, sort_keys=True)
 
     def deciding_compute_json(self, *, on_gpu: bool) -> str:
         """What of `compute` may change a result, so that nothing else reruns a run that is finished."""
@@ -238,7 +286,7 @@ class Grid:
                     "method": sweep["method"],
                     "cells": [f"{sweep['method']}.{sweep['name']}_{value}" for value in sweep["values"]],
                 }
-                for sweep in self.config.get("sweeps") or []
+                for sweep in self.sweeps
             ],
             "settings": {
                 dataset: {

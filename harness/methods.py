@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ class Method:
         for name in ("build",) if read else ("build", "Config"):
             if not hasattr(module, name):
                 raise ValueError(f"method {self.name}: {self.builder} has no {name!r}; CONTRIBUTING.md says what it is")
+        if not read and not is_dataclass(module.Config):
+            raise ValueError(f"method {self.name}: {self.builder}.Config needs @dataclass(frozen=True, kw_only=True)")
         try:
             config = read(values) if read else from_mapping(module.Config, values, where="model")
         except ValueError as error:
@@ -135,10 +137,14 @@ def _extended(base: Method, own: Method) -> Method:
     return replace(own, **merge(below, above), datasets=sections)
 
 
-def lineage(method: Method, folder: Path = METHODS_DIR) -> tuple[str, ...]:
+def lineage(method: Method, folder: Path = METHODS_DIR, *, after: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Names from the first to the method's own: what its file extends, ranks again, or is another recipe of."""
     base = method.extends or method.reuse_weights or method.variant_of
-    return (*lineage(load_method(base, folder), folder), method.name) if base else (method.name,)
+    if base in (*after, method.name):
+        raise ValueError(f"{folder / method.name}.yaml: variant_of {base!r} leads back to itself; name what it varies")
+    if not base:
+        return (method.name,)
+    return (*lineage(load_method(base, folder), folder, after=(*after, method.name)), method.name)
 
 
 def known_methods(folder: Path = METHODS_DIR) -> list[str]:
@@ -149,11 +155,17 @@ def builder_file(builder: str) -> Path:
     """Source file of a builder module, for its code digest."""
     try:
         spec = importlib.util.find_spec(builder)
-    except ModuleNotFoundError:
+    except (ImportError, ValueError, TypeError):  # the last two of a name that begins with a dot
         spec = None
     if spec is None or spec.origin is None:
         raise ValueError(f"builder {builder!r}: no such module; use a dotted name like 'baselines.sasrec'")
     return Path(spec.origin)
+
+
+def generates(builder: str) -> bool:
+    """Whether a class of the builder's module has `represent`: what Table 5 and Figure 4 ask of a learner."""
+    builder_file(builder)
+    return any(hasattr(found, "represent") for found in vars(importlib.import_module(builder)).values())
 
 
 def build_learner(settings: Mapping[str, Any], view: TrainingView, streams: Streams, compute: Compute) -> Learner:

@@ -26,6 +26,7 @@ class Processed:
     item_labels: item i is called item_labels[i - 1]
     dropped:     users, items and actions lost to the filter, and duplicate actions
     tied:        actions with the timestamp of the action before them, same user; None without timestamps
+    repeated:    of these the ones with the same item, too
     """
 
     sequences: Sequences
@@ -33,6 +34,7 @@ class Processed:
     item_labels: list[str]
     dropped: dict[str, int]
     tied: int | None
+    repeated: int | None
 
 
 def process(
@@ -60,6 +62,7 @@ def process(
         )
     order = chronological_order(user_N, time_N)
     user_N, item_N, time_N = _take(order, user_N, item_N, time_N)
+    tied_N = None if time_N is None else (np.diff(user_N) == 0) & (np.diff(time_N) == 0)
     starts = np.flatnonzero(np.diff(user_N, prepend=-1))
     offsets = np.append(starts, len(user_N)).astype(np.int64)
     items, old_codes = renumbered(item_N)
@@ -74,7 +77,8 @@ def process(
             "items": len(interactions.item_labels) - sequences.num_items,
             "actions": total - duplicates - len(items),
         },
-        tied=None if time_N is None else int(((np.diff(time_N) == 0) & (np.diff(user_N) == 0)).sum()),
+        tied=None if tied_N is None else int(tied_N.sum()),
+        repeated=None if tied_N is None else int((tied_N & (np.diff(item_N) == 0)).sum()),
     )
 
 

@@ -85,10 +85,10 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if value is None and type(None) in args:
             return None
         return _coerce(value, next(arg for arg in args if arg is not type(None)), where)
-    if origin is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where}: expected a list, got {value!r}")
-        return tuple(_coerce(item, args[0], where) for item in value)
+        return origin(_coerce(item, args[0], where) for item in value)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ValueError(f"{where}: expected a mapping, got {value!r}")

@@ -55,6 +55,8 @@ def test_the_shipped_configurations_are_legal(name):
         (["grid", 0, "seeds"], [], "grid.0.seeds"),
         (["grid", 0, "seeds"], [1, 1], "grid.0.seeds"),
         (["grid", 0, "seeds"], [-1], "grid.0.seeds.0"),
+        (["grid", 0, "seeds"], [1.0], "grid.0.seeds.0: 1.0 is not of type 'integer'"),
+        (["analysis", "cutoffs"], [5, 10, 10], "analysis.cutoffs"),
         (["grid"], [], "grid"),
         (["output"], "~/x", "output: '~/x' becomes part of paths; take letters"),
         (["output"], "results/a;b", "output: 'results/a;b' becomes part of paths"),

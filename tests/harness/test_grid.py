@@ -69,6 +69,23 @@ def test_cells_are_the_product_without_repeats():
             "^overrides, as they reach",
         ),
         ({"sweeps": sweep(values=[-1.0])}, "delta: -1.0 is out of range"),
+        ({"sweeps": sweep(values=["much"])}, "delta: expected a number, got 'much'"),
+        ({"sweeps": [*sweep(), *sweep(field="dropout")]}, "'delta' of 'diffurec' calls a point 'diffurec.delta_0.01'"),
+        (
+            {"sweeps": sweep(name="correction", method="aligndiff", field="correction", values=[2])},
+            "another run's name",
+        ),
+        (
+            {"analysis": {"cutoffs": [5], "mmd": {"methods": ["sasrec"]}}},
+            "analysis.mmd.methods: 'sasrec' generates no representation",
+        ),
+        (
+            {
+                "analysis": {"cutoffs": [5], "mmd": {"methods": ["aligndiff.correction_2"]}},
+                "grid": [{"datasets": ["beauty"], "methods": ["aligndiff.correction_2"], "seeds": [1]}],
+            },
+            "'aligndiff.correction_2' keeps no weights of its own; name 'aligndiff'",
+        ),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(changes, message):
@@ -128,6 +145,17 @@ def test_a_value_that_is_the_methods_own_is_not_trained_again():
     assert grid.reusing() == ["diffurec.delta_0.1"]
 
 
+def test_numbers_that_yaml_takes_for_text_are_numbers():
+    grid = Grid(config(sweeps=sweep(values=["1e-3", "5e-2"])))
+    assert grid.plan()["sweeps"][0]["values"] == [0.001, 0.05]
+    assert grid.plan()["sweeps"][0]["cells"] == ["diffurec.delta_0.001", "diffurec.delta_0.05"]
+
+
+def test_one_sweep_may_stand_twice_for_two_datasets():
+    grid = Grid(config(sweeps=[*sweep(), *sweep(datasets=["ml-1m"], seeds=[2])]))
+    assert Cell("ml-1m", "diffurec.delta_0.1", 2) in grid.cells
+
+
 def test_points_of_a_sweep_follow_their_methods_overrides():
     grid = Grid(config(sweeps=sweep(), overrides={"diffurec": {"model": {"max_len": 9, "delta": 5.0}}}))
     found = grid.settings("beauty", "diffurec.delta_0.1")["model"]
@@ -169,6 +197,13 @@ def test_reusing_weights_pulls_the_origin_and_its_overrides(tmp_path):
     assert grid.settings("beauty", "again")["model"]["max_len"] == 9, "reused weights have the origin's shape"
 
 
+def test_a_section_for_a_dataset_that_does_not_exist_is_named(tmp_path):
+    method = {"builder": "baselines.diffurec", "display": "X", "datasets": {"ml1m": {"training": {"max_epochs": 1}}}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(method))
+    with pytest.raises(ValueError, match="x.yaml: datasets: there is no 'ml1m' .did you mean 'ml-1m'"):
+        Grid(config(grid=[{"datasets": ["beauty"], "methods": ["x"], "seeds": [1]}]), tmp_path)
+
+
 def test_weights_of_weights_are_refused(tmp_path):
     block = [{"datasets": ["beauty"], "methods": ["thrice"], "seeds": [3]}]
     with pytest.raises(ValueError, match="thrice.yaml: reuse_weights: again is not trained; name base"):
@@ -181,9 +216,14 @@ def test_code_digests_differ_between_builders_only():
 
 
 def test_compute_settings_are_checked():
-    assert '"device": "cpu"' in Grid(config(compute={"device": "cpu"})).compute_json()
+    assert '"device": "cpu"' in Grid(config(compute={"device": "cpu"})).compute_json(on_gpu=False)
     with pytest.raises(ValueError, match="compute: unknown key 'devise' .did you mean 'device'"):
-        Grid(config(compute={"devise": "cpu"})).compute_json()
+        Grid(config(compute={"devise": "cpu"})).compute_json(on_gpu=False)
+
+
+def test_a_planned_gpu_is_demanded_of_the_jobs_and_the_lack_of_one_is_no_wish_for_a_cpu():
+    assert '"device": "cuda"' in Grid(config()).compute_json(on_gpu=True)
+    assert '"device": "auto"' in Grid(config()).compute_json(on_gpu=False)
 
 
 def test_what_decides_no_result_is_no_reason_to_run_again():

@@ -9,7 +9,7 @@ from baselines.sasrec import SASRec
 from harness.compute import Compute
 from harness.digest import ROOT
 from harness.fit import FitPlan
-from harness.methods import Method, build_learner, builder_file, known_methods, load_method
+from harness.methods import Method, build_learner, builder_file, generates, known_methods, lineage, load_method
 from harness.split import leave_one_out
 from harness.streams import Streams
 from harness.synthetic import chain
@@ -117,6 +117,14 @@ def test_a_method_that_ranks_anothers_weights_extends_it_but_for_the_training(tm
     found, base = load_method("again", tmp_path).resolved("toy"), load_method("base", tmp_path).resolved("toy")
     assert found["training"] == asdict(FitPlan())
     assert found["model"] == base["model"] | {"dropout": 0.3} and found["evaluation"] == base["evaluation"]
+
+
+@pytest.mark.parametrize(("of_a", "of_b"), [("a", "a"), ("b", "a")])
+def test_variants_of_each_other_are_named(tmp_path, of_a, of_b):
+    for name, base in (("a", of_a), ("b", of_b)):
+        write(tmp_path, f"builder: baselines.sasrec\ndisplay: X\nvariant_of: {base}", name)
+    with pytest.raises(ValueError, match=r"[ab].yaml: variant_of '[ab]' leads back to itself"):
+        lineage(load_method("a", tmp_path), tmp_path)
 
 
 def test_files_that_extend_each_other_are_named(tmp_path):
@@ -227,7 +235,7 @@ def test_broken_method_files_are_named(tmp_path, text, message):
     assert "mine.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("builder", ["baselines.nothing", "nowhere.at.all"])
+@pytest.mark.parametrize("builder", ["baselines.nothing", "nowhere.at.all", ".mine"])
 def test_unknown_builders_are_named(builder):
     with pytest.raises(ValueError, match=f"builder '{builder}': no such module"):
         builder_file(builder)
@@ -249,3 +257,15 @@ def test_a_builder_without_its_parts_is_named_before_anything_runs(tmp_path, mon
     (tmp_path / f"{name}.py").write_text(text)
     with pytest.raises(ValueError, match=f"method mine: {name} has no '{missing}'"):
         method(builder=name).resolved("beauty")
+
+
+def test_a_config_that_is_no_dataclass_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plain_config.py").write_text("class Config:\n    width = 3\ndef build(): pass")
+    with pytest.raises(ValueError, match="method mine: plain_config.Config needs @dataclass"):
+        method(builder="plain_config").resolved("beauty")
+
+
+def test_who_generates_representations():
+    names = [name for name in ("aligndiff", "baselines.diffurec", "baselines.sasrec") if generates(name)]
+    assert names == ["aligndiff", "baselines.diffurec"]

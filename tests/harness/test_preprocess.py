@@ -151,7 +151,9 @@ def test_statistics_by_hand():
 def test_ties_are_counted_within_users_only():
     rows = [(0, 1, 5), (0, 2, 5), (0, 3, 6), (1, 1, 6), (1, 2, 6), (1, 3, 6)]
     assert process(interactions(rows)).tied == 3
-    assert process(interactions(rows, timed=False)).tied is None
+    assert process(interactions(rows)).repeated == 0
+    assert process(interactions([*rows, (0, 2, 5)])).repeated == 1
+    assert process(interactions(rows, timed=False)).tied is process(interactions(rows, timed=False)).repeated is None
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ class Example:
     limit: int | None = None
     share: float | None = None
     steps: tuple[int, ...] = (1, 2)
+    sizes: list[int] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -38,12 +39,15 @@ def test_values_of_every_kind_are_taken():
         "name": "y",
         "flag": True,
         "mode": "plain",
+        "sizes": [5, 6],
         "limit": 7,
         "share": 1,
         "steps": [3, 4],
         "extra": {"a": 1},
     }
-    assert from_mapping(Example, values, where="here") == Example(3, 0.5, "y", True, "plain", 7, 1.0, (3, 4), {"a": 1})
+    assert from_mapping(Example, values, where="here") == Example(
+        3, 0.5, "y", True, "plain", 7, 1.0, (3, 4), [5, 6], {"a": 1}
+    )
 
 
 @pytest.mark.parametrize(("given", "kind"), [(1, float), ("1e-3", float), ("1", float)])

@@ -65,6 +65,19 @@ def test_outputs_are_the_same_bytes_again(raw):
     assert {file.name: file.read_bytes() for file in out.iterdir()} == first
 
 
+def test_actions_that_stand_twice_or_have_no_order_in_time_are_a_warning(raw, capsys):
+    run(raw, spec())
+    assert "warning" not in capsys.readouterr().err
+    raw.write_text(ROWS + ROWS)
+    assert run(raw, spec())[0] == 0
+    assert "warning: toy: 12 of 24 actions stand twice, with user, item and time" in capsys.readouterr().err
+    assert run(raw, spec(deduplicate=True))[0] == 0
+    assert "warning" not in capsys.readouterr().err
+    raw.write_text("".join(f"{line.rpartition(chr(9))[0]}\t0\n" for line in ROWS.splitlines()))
+    assert run(raw, spec())[0] == 0
+    assert "9 of 9 actions have the time of the one before: no order in time" in capsys.readouterr().err
+
+
 def test_other_counts_are_an_error_with_both_numbers(raw, capsys):
     code, out = run(raw, spec(expected=COUNTS | {"items": 5}))
     error = capsys.readouterr().err

@@ -18,6 +18,7 @@ import torch
 
 import harness.run
 from harness import cli
+from harness.digest import file_sha256
 from harness.ranking import BLOCK, Evaluator
 from harness.record import read_record
 from harness.synthetic import random_walk
@@ -135,6 +136,53 @@ def test_out_of_gpu_memory_while_training(sequences, tmp_path, monkeypatch, capl
     record = read_record(tmp_path / "run" / "record.json")
     assert record.status == "out_of_memory" and "batch_size" in record.reason
     assert "lower model.batch_size" in caplog.text
+
+
+def test_a_run_that_was_short_of_memory_is_made_again_if_told(sequences, undisturbed, tmp_path, monkeypatch, capsys):
+    """Another process may have held the memory; a run that diverged would only diverge again."""
+    seed = tmp_path / "seed1"
+    command = argv(sequences, seed)
+    command[command.index("--out") + 1] = str(seed)
+    with monkeypatch.context() as patched:
+        patched.setattr(harness.run, "fit", out_of_memory)
+        assert cli.run(train.main, command) == 0
+    capsys.readouterr()
+    assert cli.run(verify.main, ["--runs", str(tmp_path)]) == 0
+    assert "1 runs checked, 0 damaged, 1 out of memory" in capsys.readouterr().out and seed.exists()
+    assert cli.run(verify.main, ["--runs", str(tmp_path), "--delete-out-of-memory"]) == 0
+    assert not seed.exists()
+    assert cli.run(train.main, command) == 0
+    assert (seed / "ranks.npz").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("what", ["code", "settings"])
+def test_a_checkout_that_changed_after_planning(sequences, tmp_path, capfd, what):
+    """Snakemake notes what it planned with; a run of anything else would be taken for that ever after."""
+    assert cli.run(train.main, argv(sequences, tmp_path, SMALL, f"--expect-{what}", "0" * 64)) == 1
+    assert f"the {what} changed after this run was planned" in one_error(capfd)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_gone_does_not_cost_what_it_has_finished(sequences, undisturbed, tmp_path, capfd, monkeypatch):
+    """The driver was updated, say: "auto" would train everything again on the CPU, and replace it."""
+    monkeypatch.setattr(train.gpu, "visible_devices", list)
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0
+    run, kept = tmp_path / "run", tmp_path / "run" / ".finished"
+    record = json.loads((kept / "record.json").read_text())
+    record["environment"]["device"] = "NVIDIA H200"
+    (kept / "record.json").write_text(json.dumps(record))
+    digests = json.loads((kept / "sha256.json").read_text())
+    digests["record.json"] = file_sha256(kept / "record.json")
+    (kept / "sha256.json").write_text(json.dumps(digests))
+    (run / "record.json").unlink(missing_ok=True)  # Snakemake does it before a rerun
+
+    again = argv(sequences, tmp_path)
+    again[again.index("--compute") + 1] = '{"device": "auto", "threads": 1}'
+    assert cli.run(train.main, again) == 1
+    assert "was finished on a GPU (NVIDIA H200), and none is visible now" in one_error(capfd)
+    assert json.loads((kept / "record.json").read_text())["environment"]["device"] == "NVIDIA H200"
+    assert cli.run(train.main, argv(sequences, tmp_path)) == 0, "a CPU that is asked for is one that is wanted"
+    assert (run / "ranks.npz").read_bytes() == undisturbed
 
 
 def test_out_of_gpu_memory_while_evaluating_halves_the_batch_and_says_so(caplog):

@@ -62,7 +62,7 @@ ON_GPU = GRID.compute.device == "cuda" or (
     GRID.compute.device == "auto" and bool(visible_devices())
 )
 # Given to jobs as a global and not as a parameter: of this, a change of what decides no result must rerun nothing.
-COMPUTE = GRID.compute_json()
+COMPUTE = GRID.compute_json(on_gpu=ON_GPU)
 
 
 def one_of(names):

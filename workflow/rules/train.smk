@@ -46,7 +46,7 @@ rule train:
         "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "
         "--method {params.base} --name {wildcards.method} --seed {wildcards.seed} --overrides {params.overrides:q} "
         "--compute {COMPUTE:q} --clock {CLOCK:q} --out {params.folder} --checkpoints {params.checkpoints} "
-        "> {log} 2>&1"
+        "--expect-code {params.code} --expect-settings {params.settings} > {log} 2>&1"
 
 
 rule reevaluate:
@@ -73,4 +73,5 @@ rule reevaluate:
     shell:
         "python -m workflow.scripts.train --sequences {input.sequences} --dataset {wildcards.dataset} "
         "--method {params.base} --name {wildcards.method} --seed {wildcards.seed} --overrides {params.overrides:q} "
-        "--compute {COMPUTE:q} --out {params.folder} --weights {input.weights} > {log} 2>&1"
+        "--compute {COMPUTE:q} --out {params.folder} --weights {input.weights} "
+        "--expect-code {params.code} --expect-settings {params.settings} > {log} 2>&1"

@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with replacing(options.stats) as partial:
         partial.write_text(json.dumps(stats, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(f"{name}: {stats['users']:,} users, {stats['items']:,} items, {stats['actions']:,} actions")
+    for doubt in doubts(processed):
+        print(f"warning: {name}: {doubt}", file=sys.stderr)
     if stats["community_match"] is False:
         print(
             f"warning: {name}: the sequences differ from the community's (ours {stats['fingerprint']}, "
@@ -46,6 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def doubts(processed: Processed) -> list[str]:
+    """What a file that was read without an error may still have wrong with it."""
+    actions = len(processed.sequences.items)
+    following = actions - processed.sequences.num_users  # those that have one before them
+    found = []
+    if processed.repeated:
+        found.append(
+            f"{processed.repeated:,} of {actions:,} actions stand twice, with user, item and time; if the file does "
+            "not mean that, `deduplicate: true` keeps the first of each user and item"
+        )
+    if processed.tied and processed.tied > 0.9 * following:
+        found.append(f"{processed.tied:,} of {following:,} actions have the time of the one before: no order in time")
+    return found
 
 
 def serving_address(name: str, spec: DatasetSpec, source: Path) -> Address:

@@ -42,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--out", required=True, type=Path, help="folder for record, ranks, history and weights")
     result.add_argument("--checkpoints", type=Path, help="folder for resuming; none = not resumable")
     result.add_argument("--weights", type=Path, help="evaluate these weights instead of training")
+    for what in ("code", "settings"):
+        result.add_argument(f"--expect-{what}", metavar="SHA256", help=f"stop if the digest of the {what} is another")
     return result
 
 
@@ -60,11 +62,23 @@ def job_of(arguments: argparse.Namespace, method: Method) -> Job:
     )
 
 
+def check_expected(job: Job, arguments: argparse.Namespace) -> None:
+    """Raise ValueError if the checkout is no longer what Snakemake planned with, and notes as what made this run."""
+    ours = {"code": job.code_digest, "settings": settings_sha256(job.settings)}
+    for what, expected in (("code", arguments.expect_code), ("settings", arguments.expect_settings)):
+        if expected not in (None, ours[what]):
+            raise ValueError(
+                f"{job.method} on {job.dataset}, seed {job.seed}: the {what} changed after this run was planned; leave "
+                "the checkout alone while it runs, and start the same command again"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     settings = from_mapping(compute.ComputeSettings, json.loads(arguments.compute), where="compute")
     job = job_of(arguments, load_method(arguments.method))
+    check_expected(job, arguments)
     split = leave_one_out(Sequences.load(arguments.sequences), dataset=arguments.dataset)
     try:
         with sole_writer(arguments.out) as waited:
@@ -90,6 +104,8 @@ def run(
     devices = [] if settings.device == "cpu" else gpu.visible_devices()
     with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
         device = compute.choose(settings)
+        if settings.device == "auto" and not device.is_cuda:
+            check_no_gpu_lost(files)
         theirs = finished(job, split, files, device) if waited else None
         if theirs:
             return theirs
@@ -100,6 +116,18 @@ def run(
         if kept:
             CheckpointFolder(checkpoints, identity=job.identity(split, device)).remove()
         return kept or train(job, split, files, device, checkpoints)
+
+
+def check_no_gpu_lost(files: RunFiles) -> None:
+    """Raise ValueError where a run that a GPU has finished would be done again because that GPU is out of sight."""
+    if not files.is_kept():
+        return
+    device = read_record(files.kept.record).environment["device"]
+    if device != "cpu":
+        raise ValueError(
+            f"{files.folder}: was finished on a GPU ({device}), and none is visible now; a run on the CPU would "
+            "replace it. Make the GPU visible (nvidia-smi), or set compute.device to 'cpu' to want that"
+        )
 
 
 def taken_back(job: Job, split: Split, files: RunFiles, device: compute.Compute) -> RunRecord | None:

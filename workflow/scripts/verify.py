@@ -1,8 +1,10 @@
 """Check every finished run of a folder: record readable, ranks as recorded, metrics as the ranks give them.
 
-    python -m workflow.scripts.verify --runs results/paper/runs [--delete]
+    python -m workflow.scripts.verify --runs results/paper/runs [--delete] [--delete-out-of-memory]
 
 Snakemake looks at dates, not at contents. With --delete the damaged runs go, so that the next `snakemake` redoes them.
+So do, with --delete-out-of-memory, those that ended for want of GPU memory, which another process may have held: the
+next `snakemake` goes on from their checkpoints.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ def problem_of(path: Path) -> str | None:
     return None
 
 
+def is_out_of_memory(path: Path) -> bool:
+    return read_record(path).status == "out_of_memory"
+
+
 def same(ours: Metrics, theirs: Metrics) -> bool:
     """Compare up to the last digits, in which sums may differ between machines."""
     flat, other = ({(part, name): v for part in each for name, v in each[part].items()} for each in (ours, theirs))
@@ -46,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.scripts.verify", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", required=True, type=Path, help="folder searched for seed*/record.json and ranks.npz")
     parser.add_argument("--delete", action="store_true", help="remove the folders of damaged runs")
+    parser.add_argument(
+        "--delete-out-of-memory",
+        action="store_true",
+        help="remove the folders of runs that ended for want of memory",
+    )
     options = parser.parse_args(argv)
     if not options.runs.is_dir():
         raise ValueError(f"{options.runs}: no such folder")
@@ -58,7 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.delete:
             shutil.rmtree(folder)
             print(f"deleted: {folder}")
-    print(f"{len(finished)} runs checked, {len(damaged)} damaged")
+    short = [folder for folder in finished if folder not in damaged and is_out_of_memory(folder / "record.json")]
+    for folder in short:
+        print(f"out of memory: {folder}")
+        if options.delete_out_of_memory:
+            shutil.rmtree(folder)
+            print(f"deleted: {folder}")
+    print(f"{len(finished)} runs checked, {len(damaged)} damaged" + (f", {len(short)} out of memory" if short else ""))
     return int(bool(damaged) and not options.delete)
 
 
