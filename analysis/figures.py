@@ -153,7 +153,7 @@ def draw_mmd(mmd: Sequence[mmd_table.MMDRun], plan: Plan) -> Iterator[Drawn]:
     for ax, view in zip(axes.flat, ("standardised", "cosine"), strict=True):
         rows = [(plan.datasets.get(r.dataset, r.dataset), names[r.method], r.value(view) / mmd_table.UNIT) for r in mmd]
         bars = pd.DataFrame(rows, columns=["group", "method", "value"])
-        plots.mmd_bars(bars, ax, label=f"squared MMD / {mmd_table.UNIT:g}").set_title(view)
+        plots.mmd_bars(bars, ax, label=f"squared MMD / {mmd_table.UNIT:g}", title=view)
     plots.legend_above(figure, axes)
     caption = "Squared MMD between generated and true representations; points are runs, lines one standard deviation."
     if cut_off:

@@ -201,7 +201,7 @@ def projection_grid(pictures: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @_styled
-def mmd_bars(table: pd.DataFrame, ax: Axes, *, label: str = "squared MMD") -> Axes:
+def mmd_bars(table: pd.DataFrame, ax: Axes, *, label: str = "squared MMD", title: str = "") -> Axes:
     """Draw the mean per group and method as bars, every run as a point, one standard deviation as a line.
 
     Columns: group, method, value, one row per run. Unbiased estimates may lie below zero.
@@ -212,6 +212,6 @@ def mmd_bars(table: pd.DataFrame, ax: Axes, *, label: str = "squared MMD") -> Ax
     points = dict.fromkeys(colors, "black")
     seaborn.stripplot(**where, palette=points, dodge=True, jitter=False, size=2.2, legend=False, zorder=3)
     ax.axhline(0, color="black", linewidth=0.6)
-    ax.set(xlabel="", ylabel=label)
+    ax.set(xlabel="", ylabel=label, title=title)
     ax.get_legend().remove()
     return ax
