@@ -36,8 +36,9 @@ DIVERGED_ADVICE = (
     "try a lower learning_rate, or a clip_norm where the method has one; by step 1 of epoch 1, look at the loss itself"
 )
 OUT_OF_MEMORY_ADVICE = (
-    "out of GPU memory: if other processes held it, python -m workflow.scripts.verify --delete-out-of-memory and start "
-    "again; otherwise lower model.batch_size or set compute.precision to bf16"
+    "out of GPU memory: if other processes held it, python -m workflow.scripts.verify --runs FOLDER "
+    "--delete-out-of-memory, with the folder of all runs, and start again; otherwise lower model.batch_size or set "
+    "compute.precision to bf16"
 )
 
 

@@ -90,8 +90,8 @@ def _correction_sign() -> Finding:
         },
         sentence="In the released code, for every sigma_t below 1 (it reads sigma_t and defines none; our repair's "
         "are) the loss is smallest where the learned gradient points from the prediction to the noised target y_s, "
-        "and inference subtracts that gradient: at the minimum the correction moves away from y_s. Whether that leads "
-        "away from the target's rank, too, is for runs to measure.",
+        "and inference subtracts that gradient: at the minimum the correction moves away from y_s. What that does to "
+        "the target's rank is for runs to measure.",
     )
 
 

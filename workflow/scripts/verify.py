@@ -19,6 +19,7 @@ from pathlib import Path
 import harness.cli
 from harness.metrics import summarise
 from harness.record import CorruptRecordError, read_ranks, read_record
+from harness.run_files import RunFiles
 
 Metrics = dict[str, dict[str, float]]
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--delete-out-of-memory",
         action="store_true",
-        help="remove the folders of runs that ended for want of memory",
+        help="remove the outputs of runs that ended for want of memory",
     )
     options = parser.parse_args(argv)
     if not options.runs.is_dir():
@@ -73,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in short:
         print(f"out of memory: {folder}")
         if options.delete_out_of_memory:
-            shutil.rmtree(folder)
-            print(f"deleted: {folder}")
+            for path in RunFiles(folder).outputs:  # not what the folder keeps of an earlier, finished run
+                path.unlink(missing_ok=True)
+            print(f"deleted: the outputs in {folder}")
     print(f"{len(finished)} runs checked, {len(damaged)} damaged" + (f", {len(short)} out of memory" if short else ""))
     return int(bool(damaged) and not options.delete)
 
