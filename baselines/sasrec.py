@@ -33,7 +33,7 @@ from harness.windows import ResidentSequences, SequenceBatch, SequenceSampler
 
 @dataclass(frozen=True)
 class Config:
-    """Defaults are the reference's for "Beauty" (README and main.py)."""
+    """Defaults are those of the reference's main.py; its README names no settings for Amazon Beauty or Toys."""
 
     embedding_dim: int = 50
     num_blocks: int = 2

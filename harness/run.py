@@ -128,6 +128,18 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
         return run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE)
 
 
+def load_learner(path: Path, record: RunRecord, split: Split, compute: Compute) -> Learner:
+    """The trained model of a finished run, from its record.json and the weights beside it.
+
+    Raises ValueError if the run was trained on other data than `split`, or if its weights cannot be read.
+    """
+    if record.data_sha256 != split.sha256:
+        raise ValueError(f"{path}: trained on other data than the sequences given")
+    learner = build_learner(record.settings, split.training_view(), Streams(record.seed), compute)
+    load_weights(learner, path.with_name("weights.safetensors"), method=record.method, device=compute.device)
+    return learner
+
+
 def load_weights(learner: Learner, path: Path, *, method: str, device: torch.device) -> None:
     """Read the weights of a finished run.  Raises ValueError naming a file that holds others, or none."""
     try:

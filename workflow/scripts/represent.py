@@ -18,12 +18,10 @@ import harness.cli
 from harness import compute, gpu
 from harness.compute import evaluation_mode
 from harness.files import replacing
-from harness.methods import build_learner
 from harness.record import RunRecord, read_record
-from harness.run import evaluator_of, load_weights
+from harness.run import evaluator_of, load_learner
 from harness.settings import from_mapping
 from harness.split import Sequences, Split, leave_one_out
-from harness.streams import Streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     record = read_record(options.record)
     split = leave_one_out(Sequences.load(options.sequences), dataset=record.dataset)
-    if record.data_sha256 != split.sha256:
-        raise ValueError(f"{options.record}: trained on other data than {options.sequences}")
     settings = from_mapping(compute.ComputeSettings, json.loads(options.compute), where="compute")
     devices = [] if settings.device == "cpu" else gpu.visible_devices()
     with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
@@ -66,11 +62,9 @@ def export(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Generated vector and target embedding of each test user, both [U, D].  Raises ValueError if it has none."""
     device = compute.choose(settings)
-    learner = build_learner(record.settings, split.training_view(), Streams(record.seed), device)
+    learner = load_learner(options.record, record, split, device)
     if not hasattr(learner, "represent"):
         raise ValueError(f"{record.method}: generates no representation; list diffusion models in analysis.mmd")
-    weights = options.record.with_name("weights.safetensors")
-    load_weights(learner, weights, method=record.method, device=device.device)
     evaluator = evaluator_of(record.settings, split, "test", learner, record.seed, device)
     with device.products(), evaluation_mode(learner.module):
         generated_UD, target_U = evaluator.representations(learner.represent)
