@@ -21,10 +21,11 @@ class CheckpointFolder:
     """The checkpoints of one run.
 
     identity: digest of settings, data, code and arithmetic; a checkpoint of another identity is foreign and discarded.
+    device: kind of device that computes the run, for `made_elsewhere`
     """
 
-    def __init__(self, folder: str | Path, *, identity: str) -> None:
-        self._folder, self._identity = Path(folder), identity
+    def __init__(self, folder: str | Path, *, identity: str, device: str = "cpu") -> None:
+        self._folder, self._identity, self._device = Path(folder), identity, device
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("epoch-*.ckpt"))
@@ -33,7 +34,8 @@ class CheckpointFolder:
         """Write a whole checkpoint or nothing, then drop all but the newest two."""
         self._folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        torch.save({"identity": self._identity, "epoch": epoch, "state": state}, buffer)
+        content = {"identity": self._identity, "device": self._device, "epoch": epoch, "state": state}
+        torch.save(content, buffer)
         payload = buffer.getvalue()
         temporary = self._folder / ".writing"  # one name, so that kills while writing leave one file at most
         try:
@@ -65,19 +67,27 @@ class CheckpointFolder:
             path.unlink(missing_ok=True)
         return None
 
+    def made_elsewhere(self) -> str | None:
+        """The kind of device, if another than ours, that made the newest sound checkpoint."""
+        for path in reversed(self._paths()):
+            if found := self._read(path)[1].get("device"):
+                return found if found != self._device else None
+        return None
+
     def _read(self, path: Path) -> tuple[str | None, dict[str, Any]]:
+        """What is wrong with a checkpoint, and what it holds as far as it can be read."""
         data = path.read_bytes()
         digest, payload = data[:64], data[64:]
         if hashlib.sha256(payload).hexdigest().encode() != digest:
             return "torn or damaged", {}
         # weights_only: a checkpoint can hold tensors and plain values, never code.
         try:
-            content = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
-            identity = dict(content)["identity"]
+            content = dict(torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu"))
+            identity = content["identity"]
         except Exception as error:  # reading what nobody of ours wrote can fail in any way
             return f"not a checkpoint of this suite ({type(error).__name__})", {}
         if identity != self._identity:
-            return "made by other settings, data or code, on another kind of device or in another precision", {}
+            return "made by other settings, data or code, on another kind of device or in another precision", content
         return None, content
 
     def remove(self) -> None:

@@ -141,7 +141,8 @@ class Grid:
     def _add_sweep(self, sweep: Mapping[str, Any]) -> list[str]:
         """Add one contestant per value: the method with one field changed. Returns their names.
 
-        Raises ValueError if that is the name of something else already.
+        Raises ValueError if that is the name of something else already, or of a point that is trained for one dataset
+        and takes the method's weights for another.
         """
         name, method = sweep["name"], load_method(sweep["method"], self._methods_dir)
         names = []
@@ -158,6 +159,12 @@ class Grid:
             self.contestants[point] = Contestant(method, known_as, overrides, f"{method.display}, {name} = {value}")
             if not sweep["retrain"] or self._is_default(point, sweep["datasets"]):
                 self.contestants[point] = replace(self.contestants[point], weights_of=method.name)
+            if there and there.weights_of != self.contestants[point].weights_of:
+                raise ValueError(
+                    f"sweeps: {name!r} of {method.name!r} stands twice, and {point!r} would be trained for datasets "
+                    f"of one and take {method.name!r}'s weights for datasets of the other; write one sweep over all of "
+                    "them, or give one of the two another name"
+                )
             names.append(point)
         return names
 

@@ -62,6 +62,7 @@ def _acquire(path: Path) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The holder before us may have removed the file between our opening and locking it.
         if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+            os.utime(path)  # the file may be a killed process's; its date says since when ours runs
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass

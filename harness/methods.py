@@ -126,7 +126,7 @@ def _base(path: Path, values: Mapping[str, Any], folder: Path, names: tuple[str,
 
 def _extended(base: Method, own: Method) -> Method:
     if own.reuse_weights:  # nothing is trained, so how the other was is no setting of this one
-        untrained = {dataset: {**section, "training": {}} for dataset, section in base.datasets.items()}
+        untrained = {dataset: {**(section or {}), "training": {}} for dataset, section in base.datasets.items()}
         base = replace(base, training={}, datasets=untrained)
     below = {layer: getattr(base, layer) for layer in LAYERS}
     above = {layer: getattr(own, layer) for layer in LAYERS}

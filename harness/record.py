@@ -121,10 +121,14 @@ def read_ranks(record_path: str | Path, record: RunRecord) -> dict[str, NDArray[
     path = Path(record_path).parent / "ranks.npz"
     try:
         if file_sha256(path) != record.ranks_sha256:
-            raise CorruptRecordError(f"{path}: digest differs from its record's; delete the run's folder and run again")
+            raise CorruptRecordError(
+                f"{path}: digest differs from its record's; delete it and record.json, and run again"
+            )
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except CorruptRecordError:
         raise
     except Exception as error:  # a damaged archive fails in many ways: zip, zlib, header
-        raise CorruptRecordError(f"{path}: cannot be read ({error}); delete the run's folder and run again") from error
+        raise CorruptRecordError(
+            f"{path}: cannot be read ({error}); delete it and record.json, and run again"
+        ) from error

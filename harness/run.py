@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -70,7 +71,11 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
     A run that diverges or runs out of memory is recorded as such and is not an error here.
     """
     run = _Run(job, split, files, compute)
-    folder = CheckpointFolder(checkpoints, identity=job.identity(split, compute)) if checkpoints else None
+    folder = (
+        CheckpointFolder(checkpoints, identity=job.identity(split, compute), device=compute.device.type)
+        if checkpoints
+        else None
+    )
     plan = FitPlan(**job.settings["training"])
     streams, history = Streams(job.seed), []
     try:
@@ -82,8 +87,9 @@ def train(job: Job, split: Split, files: RunFiles, compute: Compute, checkpoints
         record = run.failed("diverged", f"{error}; {DIVERGED_ADVICE}", history)
     except torch.cuda.OutOfMemoryError:
         record = run.failed("out_of_memory", OUT_OF_MEMORY_ADVICE, history)
+    kept = record.completed and files.keep()
     # Memory may have been short for a moment only: then a rerun goes on from the checkpoint.
-    if folder and record.status != "out_of_memory" and (not record.completed or files.keep()):
+    if folder and record.status != "out_of_memory" and (kept or not record.completed):
         folder.remove()
     return record
 
@@ -117,6 +123,8 @@ def reevaluate(job: Job, split: Split, files: RunFiles, compute: Compute, weight
     origin = read_record(beside) if beside.is_file() else None
     if origin and not origin.completed:
         return run.failed(origin.status, f"{origin.method}, whose weights it evaluates: {origin.reason}")
+    if origin:
+        check_data(beside, origin, split)
     try:
         learner = build_learner(job.settings, split.training_view(), Streams(job.seed), compute)
         load_weights(learner, weights, method=job.method, device=compute.device)
@@ -133,15 +141,25 @@ def load_learner(path: Path, record: RunRecord, split: Split, compute: Compute) 
 
     Raises ValueError if the run was trained on other data than `split`, or if its weights cannot be read.
     """
-    if record.data_sha256 != split.sha256:
-        raise ValueError(f"{path}: trained on other data than the sequences given")
+    check_data(path, record, split)
     learner = build_learner(record.settings, split.training_view(), Streams(record.seed), compute)
     load_weights(learner, path.with_name("weights.safetensors"), method=record.method, device=compute.device)
     return learner
 
 
+def check_data(path: Path, record: RunRecord, split: Split) -> None:
+    """Raise ValueError if the run of `record`, read from `path`, was trained on other data than `split`."""
+    if record.data_sha256 != split.sha256:
+        raise ValueError(f"{path}: trained on other data than the sequences given")
+
+
 def load_weights(learner: Learner, path: Path, *, method: str, device: torch.device) -> None:
     """Read the weights of a finished run.  Raises ValueError naming a file that holds others, or none."""
+    if path.is_file() and RunFiles(path.parent).weights_altered():
+        raise ValueError(
+            f"{path}: not what {method} had when it finished (damaged, or put there by hand); delete it and the "
+            "record.json beside it to make the run again"
+        )
     try:
         learner.module.load_state_dict(load_file(path, device=str(device)))
     except torch.cuda.OutOfMemoryError:
@@ -162,6 +180,14 @@ def _save_weights(module: torch.nn.Module, path: Path) -> None:
             save_file(copied, str(partial))
         except SafetensorError as error:  # its way of reporting a full disk
             raise OSError(f"{path}: cannot be written ({error})") from error
+
+
+def _finite(diagnostics: Mapping[str, float]) -> dict[str, float]:
+    """All but NaN and infinity, which no record can hold and for which no finished training should be lost."""
+    lost = [name for name, value in diagnostics.items() if not math.isfinite(value)]
+    if lost:
+        log.warning("not recorded, since they are not finite: %s", ", ".join(lost))
+    return {name: value for name, value in diagnostics.items() if name not in lost}
 
 
 class _Run:
@@ -202,7 +228,7 @@ class _Run:
             train_seconds=round(result.train_seconds, 3),
             eval_seconds=eval_seconds,
             metrics={name: summarise(rank_U) for name, rank_U in ranks.items()},
-            diagnostics=diagnostics,
+            diagnostics=_finite(diagnostics),
         )
 
     def failed(self, status: str, reason: str, history: Sequence[dict[str, float]] = ()) -> RunRecord:

@@ -75,6 +75,17 @@ class RunFiles:
         except (OSError, ValueError):
             return False
 
+    def weights_altered(self) -> bool:
+        """Whether the weights are not those that the run had when it finished; False where no digest was kept.
+
+        Their format has no checksum: a flipped bit changes a weight and nothing else.
+        """
+        try:
+            kept = json.loads(self.kept._digests.read_text(encoding="utf-8"))[self.weights.name]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return file_sha256(self.weights) != kept
+
     def take_back(self) -> None:
         """Make outputs of what was kept, which stays."""
         for kept, path in zip(self.kept.outputs, self.outputs, strict=True):

@@ -91,6 +91,15 @@ def test_a_foreign_one_is_discarded_with_a_message(tmp_path, folder, caplog):
     assert files(tmp_path) == []
 
 
+def test_it_says_which_kind_of_device_made_the_newest(tmp_path, folder):
+    assert folder.made_elsewhere() is None, "made here"
+    gpu = CheckpointFolder(tmp_path / "gpu", identity="x", device="cuda")
+    assert gpu.made_elsewhere() is None, "nothing there"
+    gpu.save(3, {"epoch": 3})
+    assert CheckpointFolder(tmp_path / "gpu", identity="other settings").made_elsewhere() == "cuda"
+    assert list((tmp_path / "gpu").iterdir()), "looking discards nothing"
+
+
 class Exploding:
     def __reduce__(self):
         return os.mkdir, ("exploded",)

@@ -156,6 +156,23 @@ def test_one_sweep_may_stand_twice_for_two_datasets():
     assert Cell("ml-1m", "diffurec.delta_0.1", 2) in grid.cells
 
 
+DROPOUT = {"name": "drop", "method": "sasrec", "field": "dropout", "values": [0.2], "retrain": True}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"retrain": True}, {"retrain": False}),  # the method's weights would do for one and not for the other
+        (DROPOUT, DROPOUT),  # 0.2 is what the method has on the second dataset anyway
+    ],
+)
+def test_a_point_is_not_trained_for_one_dataset_and_taken_over_for_another(first, second):
+    """What the last sweep decided would hold for all: weights of another setting, under this one's name."""
+    both = [*sweep(**first), *sweep(**{"datasets": ["ml-1m"], **second})]
+    with pytest.raises(ValueError, match="stands twice, and '.*' would be trained for datasets of one"):
+        Grid(config(sweeps=both))
+
+
 def test_points_of_a_sweep_follow_their_methods_overrides():
     grid = Grid(config(sweeps=sweep(), overrides={"diffurec": {"model": {"max_len": 9, "delta": 5.0}}}))
     found = grid.settings("beauty", "diffurec.delta_0.1")["model"]

@@ -60,6 +60,10 @@ def test_a_lock_left_by_kill_9_is_not_held(tmp_path, holder):
     holder.kill()
     holder.wait()
     assert (tmp_path / ".lock").exists() and not is_held(tmp_path)
+    os.utime(tmp_path / ".lock", (0, 0))
+    with sole_writer(tmp_path):
+        age = time.time() - (tmp_path / ".lock").stat().st_mtime
+    assert age < 60, "its date says since when the process that holds it runs"
 
 
 def test_never_two_inside_at_a_time(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +140,36 @@ def test_wrong_weights_are_refused(first, tmp_path):
     assert not (tmp_path / "out" / "record.json").exists()
 
 
+def test_weights_that_changed_since_the_run_finished_are_refused(tmp_path):
+    """Their format has no checksum: a flipped bit is another weight and no error."""
+    _, files = trained(tmp_path / "run", checkpoints=tmp_path / "checkpoints")
+    content = bytearray(files.weights.read_bytes())
+    content[-1] ^= 64
+    files.weights.write_bytes(content)
+    again = RunFiles(tmp_path / "again", trained=False)
+    with pytest.raises(ValueError, match="weights.safetensors: not what sasrec had when it finished"):
+        reevaluate(job(), SPLIT, again, Compute(), files.weights)
+    assert not again.record.exists()
+
+
+def test_weights_of_other_data_are_refused(first, tmp_path):
+    record, files = first
+    other = leave_one_out(random_walk(num_users=40, num_items=30, seed=9))
+    with pytest.raises(ValueError, match="record.json: trained on other data"):
+        reevaluate(job(record.method), other, RunFiles(tmp_path, trained=False), Compute(), files.weights)
+
+
+def test_a_diagnostic_that_is_not_finite_costs_no_training(tmp_path, monkeypatch, caplog):
+    def probe(self, history_BL, target_B, user_B, noise):
+        return {"ratio": torch.full((len(user_B),), torch.nan), "norm": torch.ones(len(user_B))}
+
+    monkeypatch.setattr("baselines.sasrec.SASRec.probe", probe, raising=False)
+    record, files = trained(tmp_path / "run")
+    assert record.completed and record.diagnostics == {"norm": 1.0}
+    assert read_record(files.record) == record
+    assert "not recorded, since they are not finite: ratio" in caplog.text
+
+
 def assert_failed(record, files, status):
     assert record.status == status and record.reason and not record.completed
     assert read_record(files.record) == record
@@ -240,7 +271,7 @@ def test_what_kill_9_left_half_written_is_swept_away(tmp_path):
         (tmp_path / "run" / name).write_text("half")
     trained(tmp_path / "run")
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {".lock", "history.csv", "ranks.npz", "record.json", "weights.safetensors"}
+    assert left == {".finished", ".lock", "history.csv", "ranks.npz", "record.json", "weights.safetensors"}
 
 
 def interrupted(tmp_path, one, monkeypatch):
@@ -354,9 +385,10 @@ def test_a_divergence_error_is_told_apart_from_bugs(tmp_path, monkeypatch):
 def test_the_record_is_strict_json_and_written_last(first):
     _, files = first
     json.loads(files.record.read_text(), parse_constant=lambda name: pytest.fail(name))
-    newest = max(files.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    newest = max(filter(Path.is_file, files.folder.iterdir()), key=lambda path: path.stat().st_mtime_ns)
     assert newest == files.record
     assert sorted(path.name for path in files.folder.iterdir()) == [
+        ".finished",
         "history.csv",
         "ranks.npz",
         "record.json",

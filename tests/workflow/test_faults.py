@@ -18,6 +18,7 @@ import torch
 
 import harness.run
 from harness import cli
+from harness.checkpoint import CheckpointFolder
 from harness.digest import file_sha256
 from harness.ranking import BLOCK, Evaluator
 from harness.record import read_record
@@ -183,6 +184,31 @@ def test_a_gpu_that_is_gone_does_not_cost_what_it_has_finished(sequences, undist
     assert json.loads((kept / "record.json").read_text())["environment"]["device"] == "NVIDIA H200"
     assert cli.run(train.main, argv(sequences, tmp_path)) == 0, "a CPU that is asked for is one that is wanted"
     assert (run / "ranks.npz").read_bytes() == undisturbed
+
+
+def test_a_gpu_that_is_gone_does_not_cost_what_it_has_begun(sequences, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(train.gpu, "visible_devices", list)
+    CheckpointFolder(tmp_path / "checkpoints", identity="its", device="cuda").save(9, {"epoch": 9})
+    command = argv(sequences, tmp_path)
+    command[command.index("--compute") + 1] = '{"device": "auto", "threads": 1}'
+    assert cli.run(train.main, command) == 1
+    assert "was begun on a GPU (cuda), and none is visible now" in one_error(capfd)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-000009.ckpt"]
+
+
+def test_a_time_budget_without_checkpoints_is_refused(sequences, tmp_path, capfd):
+    short = {**SMALL, "training": {**SMALL["training"], "time_budget_seconds": 3600}}
+    command = argv(sequences, tmp_path, short)
+    del command[command.index("--checkpoints") : command.index("--checkpoints") + 2]
+    assert cli.run(train.main, command) == 1
+    assert "time_budget_seconds without --checkpoints" in one_error(capfd)
+
+
+@pytest.mark.parametrize("option", ["--overrides", "--compute", "--clock"])
+def test_an_option_that_is_no_json_is_named(sequences, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        train.main([*argv(sequences, tmp_path), option, "{model: 1}"])
+    assert f"argument {option}: " in capsys.readouterr().err
 
 
 def test_out_of_gpu_memory_while_evaluating_halves_the_batch_and_says_so(caplog):
@@ -406,7 +432,9 @@ def test_verify_names_a_damaged_run_and_deletes_it_if_told(sequences, tmp_path, 
     printed = capsys.readouterr().out
     assert reason in printed and str(bad) in printed and "2 runs checked, 1 damaged" in printed
     assert cli.run(verify.main, ["--runs", str(tmp_path / "runs"), "--delete"]) == 0
-    assert not bad.exists() and (tmp_path / "runs" / "toy" / "sasrec" / "seed1").exists()
+    assert [path.name for path in bad.iterdir()] == [".finished"] and (
+        tmp_path / "runs/toy/sasrec/seed1/record.json"
+    ).exists()
     assert cli.run(verify.main, ["--runs", str(tmp_path / "runs")]) == 0
 
 

@@ -19,6 +19,7 @@ ACTIONS = {"small": 100, "large": 300}
 
 def cost(epoch_seconds=6.0, **changes):
     values = {"epochs": 10, "final_seconds": 4.0, "memory_bytes": 0, "disk_bytes": 0, "actions": 100, "device": "cpu"}
+    values["patience"] = 10_000  # ended by itself
     return Cost(epoch_seconds=epoch_seconds, **values | changes)
 
 
@@ -56,6 +57,13 @@ def test_a_family_that_never_ran_is_unknown(grid):
 def test_a_run_that_was_cut_off_says_at_least(grid):
     costs = {("small", "aligndiff"): cost(cut_off=True)}
     assert estimate(grid, Cell("small", "aligndiff", 1), costs, ACTIONS)[1].startswith("at least 10 epochs")
+
+
+def test_a_run_with_less_patience_than_the_grids_says_at_least(grid):
+    plan = grid.settings("small", "aligndiff")["training"]
+    for patience, start in ((plan["patience"] * plan["eval_every"], "10 epochs"), (6, "at least 10 epochs")):
+        costs = {("small", "aligndiff"): cost(patience=patience)}
+        assert estimate(grid, Cell("small", "aligndiff", 1), costs, ACTIONS)[1].startswith(start)
 
 
 def test_another_device_is_scaled_by_what_both_measured():

@@ -42,6 +42,7 @@ class Cost:
     actions: int
     device: str = ""  # where it was measured
     cut_off: bool = False  # it reached its max_epochs, so that longer training may have gone on
+    patience: int = 0  # epochs without a better validation after which it ended
 
     @property
     def seconds(self) -> float:
@@ -59,7 +60,12 @@ def cost_of(record: RunRecord, actions: int) -> Cost:
         actions=actions,
         device=record.environment.get("device", "unknown"),
         cut_off=0 < record.epochs_run == record.settings["training"]["max_epochs"],
+        patience=_patience(record.settings["training"]),
     )
+
+
+def _patience(training: dict[str, Any]) -> int:
+    return training["patience"] * training["eval_every"]
 
 
 Costs = dict[tuple[str, str], Cost]  # by dataset and method
@@ -90,11 +96,15 @@ def known_costs(folders: Sequence[Path], grid: Grid, device: str | None) -> Cost
 
 
 def _has_size_of(grid: Grid, record: RunRecord) -> bool:
-    """Whether a record's model is the grid's of that name, as far as both state it; yes if the grid has none."""
+    """Whether a record's model is the grid's of that name, as far as both state it; yes if the grid has none.
+
+    Numbers with a fraction (rates, scales, weights of losses) cost no time and are not compared.
+    """
     if record.method not in grid.contestants:
         return True
     ours, theirs = grid.settings(record.dataset, record.method)["model"], record.settings["model"]
-    return all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
+    shared = {name: (ours[name], theirs[name]) for name in ours.keys() & theirs.keys()}
+    return all(one == other or {type(one), type(other)} == {float} for one, other in shared.values())
 
 
 def _middle(costs: list[Cost]) -> Cost:
@@ -135,7 +145,9 @@ def estimate(grid: Grid, cell: Cell, costs: Costs, actions: dict[str, int]) -> t
         cost, source = found
         if origin and method != cell.method:
             cost = replace(cost, epochs=0)  # it evaluates trained weights, nothing else
-        more = cost.cut_off and grid.settings(cell.dataset, cell.method)["training"]["max_epochs"] > cost.epochs > 0
+        plan = grid.settings(cell.dataset, cell.method)["training"]
+        ended_early = cost.patience < _patience(plan) or (cost.cut_off and cost.epochs < plan["max_epochs"])
+        more = cost.epochs > 0 and ended_early
         known = f"{'at least ' if more else ''}{_described(cost)}{source}"
         return cost, known if method == cell.method else f"as {method}: {known}"
     return None
@@ -187,7 +199,10 @@ def forecast(grid: Grid, costs: Costs, runs: Path) -> list[str]:
         found = estimate(grid, cells[0], costs, actions)
         if found is None:
             unknown += len(todo)
-            lines.append(f"{dataset:10} {method:36} {len(todo):3} to run   no record of this method or a relative yet")
+            why = "no record of this method or a relative yet"
+            if dataset not in actions:
+                why = f"datasets.{dataset}.expected.actions is not set, so that no other dataset can be scaled to it"
+            lines.append(f"{dataset:10} {method:36} {len(todo):3} to run   {why}")
             continue
         cost, source = found
         hours += len(todo) * cost.seconds / 3600

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.scripts.represent", description=__doc__.splitlines()[0])
     parser.add_argument("--sequences", required=True, type=Path)
     parser.add_argument("--record", required=True, type=Path, help="record.json of the run, weights beside it")
-    parser.add_argument("--compute", default="{}", help="JSON, as for workflow.scripts.train")
+    parser.add_argument("--compute", type=json.loads, default="{}", help="JSON, as for workflow.scripts.train")
     parser.add_argument(
         "--sample", type=int, help="keep this many users, drawn at random, in half precision: for Figure 4"
     )
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     record = read_record(options.record)
     split = leave_one_out(Sequences.load(options.sequences), dataset=record.dataset)
-    settings = from_mapping(compute.ComputeSettings, json.loads(options.compute), where="compute")
+    settings = from_mapping(compute.ComputeSettings, options.compute, where="compute")
     devices = [] if settings.device == "cpu" else gpu.visible_devices()
     with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
         # A run that ended early has nothing to show, which its record says already.

@@ -36,9 +36,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--method", required=True, help="a file of config/methods, without .yaml")
     result.add_argument("--name", help="name of the run in tables, default the method")
     result.add_argument("--seed", required=True, type=int)
-    result.add_argument("--overrides", default="{}", help='JSON, e.g. {"model": {"dropout": 0.2}}')
-    result.add_argument("--clock", default="{}", help='JSON by name, e.g. {"sasrec": {"time_budget_seconds": 3600}}')
-    result.add_argument("--compute", default="{}", help='JSON, e.g. {"device": "cpu", "threads": 1}')
+    result.add_argument("--overrides", type=json.loads, default="{}", help='JSON, e.g. {"model": {"dropout": 0.2}}')
+    result.add_argument(
+        "--clock", type=json.loads, default="{}", help='JSON by name, e.g. {"sasrec": {"time_budget_seconds": 3600}}'
+    )
+    result.add_argument("--compute", type=json.loads, default="{}", help='JSON, e.g. {"device": "cpu", "threads": 1}')
     result.add_argument("--out", required=True, type=Path, help="folder for record, ranks, history and weights")
     result.add_argument("--checkpoints", type=Path, help="folder for resuming; none = not resumable")
     result.add_argument("--weights", type=Path, help="evaluate these weights instead of training")
@@ -49,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
 
 def job_of(arguments: argparse.Namespace, method: Method) -> Job:
     name = arguments.name or method.name
-    clock = merge(json.loads(arguments.clock)).get(name, {})
-    settings = method.resolved(arguments.dataset, json.loads(arguments.overrides), {"training": clock})
+    clock = merge(arguments.clock).get(name, {})
+    settings = method.resolved(arguments.dataset, arguments.overrides, {"training": clock})
     return Job(
         dataset=arguments.dataset,
         method=name,
@@ -76,9 +78,13 @@ def check_expected(job: Job, arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    settings = from_mapping(compute.ComputeSettings, json.loads(arguments.compute), where="compute")
+    settings = from_mapping(compute.ComputeSettings, arguments.compute, where="compute")
     job = job_of(arguments, load_method(arguments.method))
     check_expected(job, arguments)
+    if job.settings["training"]["time_budget_seconds"] and not (arguments.checkpoints or arguments.weights):
+        raise ValueError(
+            "time_budget_seconds without --checkpoints: nothing would be left to go on from; name a folder"
+        )
     split = leave_one_out(Sequences.load(arguments.sequences), dataset=arguments.dataset)
     try:
         with sole_writer(arguments.out) as waited:
@@ -105,7 +111,7 @@ def run(
     with gpu.gpu_slot(devices, per_device=settings.jobs_per_gpu):
         device = compute.choose(settings)
         if settings.device == "auto" and not device.is_cuda:
-            check_no_gpu_lost(files)
+            check_no_gpu_lost(files, arguments.checkpoints)
         theirs = finished(job, split, files, device) if waited else None
         if theirs:
             return theirs
@@ -118,15 +124,17 @@ def run(
         return kept or train(job, split, files, device, checkpoints)
 
 
-def check_no_gpu_lost(files: RunFiles) -> None:
-    """Raise ValueError where a run that a GPU has finished would be done again because that GPU is out of sight."""
-    if not files.is_kept():
-        return
-    device = read_record(files.kept.record).environment["device"]
-    if device != "cpu":
+def check_no_gpu_lost(files: RunFiles, checkpoints: Path | None) -> None:
+    """Raise ValueError where what a GPU has finished or begun would be done anew because that GPU is out of sight."""
+    done = None
+    if files.is_kept() and (device := read_record(files.kept.record).environment["device"]) != "cpu":
+        done = f"finished on a GPU ({device})"
+    elif checkpoints and (kind := CheckpointFolder(checkpoints, identity="").made_elsewhere()):
+        done = f"begun on a GPU ({kind})"
+    if done:
         raise ValueError(
-            f"{files.folder}: was finished on a GPU ({device}), and none is visible now; a run on the CPU would "
-            "replace it. Make the GPU visible (nvidia-smi), or set compute.device to 'cpu' to want that"
+            f"{files.folder}: was {done}, and none is visible now; a run on the CPU would replace it. Make the GPU "
+            "visible (nvidia-smi), or set compute.device to 'cpu' to want that"
         )
 
 

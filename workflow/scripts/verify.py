@@ -2,7 +2,8 @@
 
     python -m workflow.scripts.verify --runs results/paper/runs [--delete] [--delete-out-of-memory]
 
-Snakemake looks at dates, not at contents. With --delete the damaged runs go, so that the next `snakemake` redoes them.
+Snakemake looks at dates, not at contents. With --delete the outputs of damaged runs go, so that the next `snakemake`
+puts them back, where a run kept what it had when it finished and that is sound, or makes the run again.
 So do, with --delete-out-of-memory, those that ended for want of GPU memory, which another process may have held: the
 next `snakemake` goes on from their checkpoints.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,11 +36,21 @@ def problem_of(path: Path) -> str | None:
         return f"{path}: {record.num_users} users, but ranks of {sorted(lengths)}"
     if not same({name: summarise(rank_U) for name, rank_U in ranks.items()}, record.metrics):
         return f"{path}: metrics are not those of its ranks"
+    files = RunFiles(path.parent)
+    if files.weights.is_file() and files.weights_altered():
+        return f"{files.weights}: not what the run had when it finished"
     return None
 
 
 def is_out_of_memory(path: Path) -> bool:
     return read_record(path).status == "out_of_memory"
+
+
+def delete_outputs(folder: Path) -> None:
+    """Not what the folder keeps of a finished run, which is checked before anything is taken from it."""
+    for path in RunFiles(folder).outputs:
+        path.unlink(missing_ok=True)
+    print(f"deleted: the outputs in {folder}")
 
 
 def same(ours: Metrics, theirs: Metrics) -> bool:
@@ -52,7 +62,7 @@ def same(ours: Metrics, theirs: Metrics) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.scripts.verify", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", required=True, type=Path, help="folder searched for seed*/record.json and ranks.npz")
-    parser.add_argument("--delete", action="store_true", help="remove the folders of damaged runs")
+    parser.add_argument("--delete", action="store_true", help="remove the outputs of damaged runs")
     parser.add_argument(
         "--delete-out-of-memory",
         action="store_true",
@@ -68,15 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder, problem in damaged.items():
         print(f"damaged: {problem}")
         if options.delete:
-            shutil.rmtree(folder)
-            print(f"deleted: {folder}")
+            delete_outputs(folder)
     short = [folder for folder in finished if folder not in damaged and is_out_of_memory(folder / "record.json")]
     for folder in short:
         print(f"out of memory: {folder}")
         if options.delete_out_of_memory:
-            for path in RunFiles(folder).outputs:  # not what the folder keeps of an earlier, finished run
-                path.unlink(missing_ok=True)
-            print(f"deleted: the outputs in {folder}")
+            delete_outputs(folder)
     print(f"{len(finished)} runs checked, {len(damaged)} damaged" + (f", {len(short)} out of memory" if short else ""))
     return int(bool(damaged) and not options.delete)
 
