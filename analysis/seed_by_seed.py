@@ -25,7 +25,12 @@ from harness import cli
 
 PROTOCOLS = ("kept", "hidden")
 # DiffuRec's configuration beside a reading of AlignDiff that it does not have; otherwise the one of the same name.
-RIVAL_CONFIGURATIONS = {"released": "", "released.keys": "keys", "tuned.released.keys": "tuned"}
+RIVAL_CONFIGURATIONS = {
+    "released": "",
+    "released.keys": "keys",
+    "tuned.released.keys": "tuned",
+    "tuned.without_guidance": "tuned",  # neither has one
+}
 CONTINUED = re.compile(r"\.[^0-9].*")  # omega_0.1 is no variant of a sweep's omega_0
 HEAD = (
     *("", "beside", "seed", "best epoch of", "beside it"),
