@@ -155,7 +155,7 @@ def check_data(path: Path, record: RunRecord, split: Split) -> None:
 
 def load_weights(learner: Learner, path: Path, *, method: str, device: torch.device) -> None:
     """Read the weights of a finished run.  Raises ValueError naming a file that holds others, or none."""
-    if path.is_file() and RunFiles(path.parent).weights_altered():
+    if RunFiles(path.parent).weights_altered():
         raise ValueError(
             f"{path}: not what {method} had when it finished (damaged, or put there by hand); delete it and the "
             "record.json beside it to make the run again"

@@ -76,15 +76,17 @@ class RunFiles:
             return False
 
     def weights_altered(self) -> bool:
-        """Whether the weights are not those that the run had when it finished; False where no digest was kept.
+        """Whether the weights are not those that the run had when it finished; False where no digest of it was kept.
 
-        Their format has no checksum: a flipped bit changes a weight and nothing else.
+        Their format has no checksum: a flipped bit changes a weight and nothing else. What was kept may be of an older
+        run, if this one failed or was killed at its end; then the records differ.
         """
         try:
-            kept = json.loads(self.kept._digests.read_text(encoding="utf-8"))[self.weights.name]
+            kept = json.loads(self.kept._digests.read_text(encoding="utf-8"))
+            same_run = kept[self.record.name] == file_sha256(self.record)
+            return same_run and kept[self.weights.name] != file_sha256(self.weights)
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        return file_sha256(self.weights) != kept
 
     def take_back(self) -> None:
         """Make outputs of what was kept, which stays."""

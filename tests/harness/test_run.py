@@ -1,4 +1,4 @@
-"""One cell from settings to outputs: completed, diverged, evaluated again, repeated, resumed."""
+"""One cell from settings to outputs: completed, diverged, repeated, resumed."""
 
 import csv
 import json
@@ -14,56 +14,14 @@ import harness.fit
 from harness import run, run_files
 from harness.compute import Compute
 from harness.fit import DivergedError
-from harness.methods import load_method
 from harness.metrics import summarise
 from harness.ranking import NotFiniteError
-from harness.record import read_ranks, read_record
-from harness.run import Job, progress_line, reevaluate, train
+from harness.record import read_record
+from harness.run import progress_line, train
 from harness.run_files import RunFiles
 from harness.split import leave_one_out
 from harness.synthetic import random_walk
-
-SPLIT = leave_one_out(random_walk(num_users=80, num_items=40, min_length=4, max_length=20), dataset="toy")
-SMALL = {
-    "sasrec": {"embedding_dim": 8, "max_len": 8, "batch_size": 32},
-    "diffurec": {"embedding_dim": 8, "max_len": 8, "batch_size": 64, "num_blocks": 1, "num_heads": 2, "num_steps": 3},
-}
-
-
-def job(name="sasrec", *, seed=1, **changes):
-    settings = replace(load_method(name), model=SMALL[name], datasets={}).resolved(
-        "toy", {"training": {"max_epochs": 2, "eval_every": 1}}, changes
-    )
-    return Job(
-        dataset="toy",
-        method=name,
-        display=name,
-        variant_of=None,
-        seed=seed,
-        settings=settings,
-        code_digest="code",
-    )
-
-
-def trained(folder, one=None, checkpoints=None):
-    files = RunFiles(folder)
-    return train(one or job(), SPLIT, files, Compute(), checkpoints), files
-
-
-def ranks_in(files):
-    return read_ranks(files.record, read_record(files.record))
-
-
-def assert_same_ranks(files, others):
-    ours, theirs = ranks_in(files), ranks_in(others)
-    assert set(ours) == set(theirs) == {"test_kept", "test_hidden", "val_kept", "val_hidden"}
-    for name, rank_U in ours.items():
-        np.testing.assert_array_equal(rank_U, theirs[name])
-
-
-@pytest.fixture(scope="module", params=["sasrec", "diffurec"])
-def first(request, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp(request.param), job(request.param))
+from tests.harness.cells import SPLIT, assert_failed, assert_same_ranks, job, ranks_in, trained
 
 
 def test_a_record_is_consistent_with_its_ranks(first):
@@ -107,58 +65,6 @@ def test_the_same_cell_again_gives_the_same_ranks_and_another_seed_others(first,
     assert (ranks_in(other)["test_kept"] != ranks_in(files)["test_kept"]).any()
 
 
-def test_evaluating_the_weights_again_gives_the_same_ranks(first, tmp_path):
-    record, files = first
-    again = RunFiles(tmp_path / "again", trained=False)
-    found = reevaluate(job(record.method), SPLIT, again, Compute(), files.weights)
-    assert_same_ranks(files, again)
-    assert found.metrics == record.metrics
-    assert found.epochs_run == 0 and found.best_epoch is None and found.train_seconds == 0
-    assert sorted(path.name for path in again.folder.iterdir()) == ["ranks.npz", "record.json"], "no second weights"
-
-
-def test_evaluating_under_other_settings_changes_ranks_only_there(tmp_path, first):
-    record, files = first
-    without = job(record.method, evaluation={"test_inputs_without_first": True})
-    again = RunFiles(tmp_path / "again", trained=False)
-    reevaluate(without, SPLIT, again, Compute(), files.weights)
-    ours, theirs = ranks_in(files), ranks_in(again)
-    np.testing.assert_array_equal(ours["val_kept"], theirs["val_kept"])
-    assert (ours["test_kept"] != theirs["test_kept"]).any()
-
-
-def test_wrong_weights_are_refused(first, tmp_path):
-    record, files = first
-    other_size = replace(job(record.method), settings=job(record.method, model={"embedding_dim": 4}).settings)
-    cut, absent = tmp_path / "cut.safetensors", tmp_path / "absent.safetensors"
-    cut.write_bytes(files.weights.read_bytes()[:200])
-    for one, weights in ((other_size, files.weights), (job(record.method), cut), (job(record.method), absent)):
-        with pytest.raises(
-            ValueError, match=r"\.safetensors: not the weights of .* delete its folder to train it again"
-        ):
-            reevaluate(one, SPLIT, RunFiles(tmp_path / "out", trained=False), Compute(), weights)
-    assert not (tmp_path / "out" / "record.json").exists()
-
-
-def test_weights_that_changed_since_the_run_finished_are_refused(tmp_path):
-    """Their format has no checksum: a flipped bit is another weight and no error."""
-    _, files = trained(tmp_path / "run", checkpoints=tmp_path / "checkpoints")
-    content = bytearray(files.weights.read_bytes())
-    content[-1] ^= 64
-    files.weights.write_bytes(content)
-    again = RunFiles(tmp_path / "again", trained=False)
-    with pytest.raises(ValueError, match="weights.safetensors: not what sasrec had when it finished"):
-        reevaluate(job(), SPLIT, again, Compute(), files.weights)
-    assert not again.record.exists()
-
-
-def test_weights_of_other_data_are_refused(first, tmp_path):
-    record, files = first
-    other = leave_one_out(random_walk(num_users=40, num_items=30, seed=9))
-    with pytest.raises(ValueError, match="record.json: trained on other data"):
-        reevaluate(job(record.method), other, RunFiles(tmp_path, trained=False), Compute(), files.weights)
-
-
 def test_a_diagnostic_that_is_not_finite_costs_no_training(tmp_path, monkeypatch, caplog):
     def probe(self, history_BL, target_B, user_B, noise):
         return {"ratio": torch.full((len(user_B),), torch.nan), "norm": torch.ones(len(user_B))}
@@ -168,16 +74,6 @@ def test_a_diagnostic_that_is_not_finite_costs_no_training(tmp_path, monkeypatch
     assert record.completed and record.diagnostics == {"norm": 1.0}
     assert read_record(files.record) == record
     assert "not recorded, since they are not finite: ratio" in caplog.text
-
-
-def assert_failed(record, files, status):
-    assert record.status == status and record.reason and not record.completed
-    assert read_record(files.record) == record
-    assert ranks_in(files) == {} and record.metrics == {}
-    assert status in progress_line(record)
-    if files.trained:
-        assert load_file(files.weights) == {}
-        assert files.history.read_text().splitlines() == ["epoch"]
 
 
 def test_a_diverged_run_is_recorded_with_empty_outputs(tmp_path, caplog):
@@ -244,25 +140,6 @@ def test_a_divergence_found_only_in_the_last_evaluation_is_recorded(tmp_path, mo
     monkeypatch.setattr(run, "fit", lambda *_, **__: run.FitResult(None, 0, None, 0.0, []))
     record, files = trained(tmp_path)
     assert_failed(record, files, "diverged")
-
-
-def test_evaluating_the_weights_of_a_diverged_run_is_recorded_as_diverged(tmp_path):
-    origin, files = trained(tmp_path / "origin", job(model={"learning_rate": 1e30}))
-    again = RunFiles(tmp_path / "again", trained=False)
-    record = reevaluate(job(), SPLIT, again, Compute(), files.weights)
-    assert_failed(record, again, "diverged")
-    assert origin.method in record.reason and origin.reason in record.reason
-
-
-@pytest.mark.parametrize("step", ["build_learner", "load_weights"])
-def test_out_of_gpu_memory_is_recorded_when_weights_are_evaluated(first, tmp_path, monkeypatch, step):
-    def out_of_memory(*_, **__):
-        raise torch.cuda.OutOfMemoryError("pretended")
-
-    monkeypatch.setattr(run, step, out_of_memory)
-    again = RunFiles(tmp_path / "again", trained=False)
-    record = reevaluate(job(), SPLIT, again, Compute(), first[1].weights)
-    assert_failed(record, again, "out_of_memory")
 
 
 def test_what_kill_9_left_half_written_is_swept_away(tmp_path):

@@ -21,6 +21,8 @@ import numpy as np
 import harness.cli
 from harness import compute, gpu
 from harness.compute import Compute, describe, evaluation_mode
+from harness.digest import code_digest
+from harness.methods import builder_file
 from harness.metrics import summarise
 from harness.ranking import Ranks
 from harness.record import RunRecord, read_ranks, read_record, write_text_atomically
@@ -28,6 +30,8 @@ from harness.run import evaluator_of, load_learner
 from harness.settings import from_mapping
 from harness.split import Sequences, Split, leave_one_out
 from harness.streams import derive_seed
+
+IDENTITY = ("dataset", "method", "seed", "data_sha256", "code_digest", "settings_sha256", "ranks_sha256")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def redraw(path: Path, record: RunRecord, split: Split, device: Compute, draws: int) -> dict[str, Any]:
     """Test figures of the run and of `draws` others from its weights, and their standard deviation over all of them.
 
-    Each further draw says for which share of the users the rank of the target, seen items kept, is another one.
+    Each further draw says for which share of the users the rank of the target, seen items kept, is another one. What
+    identifies the run is copied from its record; redraw_code_digest is of the code that ranked it again.
     """
     if not record.completed:
         raise ValueError(f"{path}: {record.status}; only a completed run can be ranked again")
@@ -72,8 +77,9 @@ def redraw(path: Path, record: RunRecord, split: Split, device: Compute, draws: 
         part: {name: float(np.std([figures[part][name] for figures in seen], ddof=1)) for name in values}
         for part, values in seen[0].items()
     }
-    identity = {"dataset": record.dataset, "method": record.method, "seed": record.seed}
-    return identity | {"ranks_sha256": record.ranks_sha256, "draws": seen, "standard_deviation": spread}
+    identity = {name: getattr(record, name) for name in IDENTITY}
+    ours = code_digest(Path(__file__), builder_file(record.settings["builder"]))
+    return identity | {"redraw_code_digest": ours, "draws": seen, "standard_deviation": spread}
 
 
 def _figures(ranks: Ranks) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def problem_of(path: Path) -> str | None:
     if not same({name: summarise(rank_U) for name, rank_U in ranks.items()}, record.metrics):
         return f"{path}: metrics are not those of its ranks"
     files = RunFiles(path.parent)
-    if files.weights.is_file() and files.weights_altered():
+    if files.weights_altered():
         return f"{files.weights}: not what the run had when it finished"
     return None
 
