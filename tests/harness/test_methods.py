@@ -119,6 +119,13 @@ def test_a_method_that_ranks_anothers_weights_extends_it_but_for_the_training(tm
     assert found["model"] == base["model"] | {"dropout": 0.3} and found["evaluation"] == base["evaluation"]
 
 
+def test_a_section_for_a_dataset_may_be_empty_in_what_is_ranked_again(tmp_path):
+    write(tmp_path, "builder: baselines.sasrec\ndisplay: X\ndatasets:\n  toy:\n", "base")  # its lines commented out
+    write(tmp_path, "reuse_weights: base", "again")
+    base, again = (load_method(name, tmp_path).resolved("toy") for name in ("base", "again"))
+    assert again["model"] == base["model"]
+
+
 @pytest.mark.parametrize(("of_a", "of_b"), [("a", "a"), ("b", "a")])
 def test_variants_of_each_other_are_named(tmp_path, of_a, of_b):
     for name, base in (("a", of_a), ("b", of_b)):

@@ -94,6 +94,9 @@ def test_a_record_of_another_size_is_no_measure(grid, tmp_path):
     few = read_record(tmp_path / "runs/small/sasrec/seed1/record.json")
     assert found.final_seconds == few.eval_seconds
     assert not known_costs([tmp_path], grid, None), "the grid's own width is neither"
+    other_rate = {"embedding_dim": 4, "max_len": 4, "dropout": 0.9}
+    rated = Grid(grid.config | {"overrides": {"sasrec": {"model": other_rate}}})
+    assert known_costs([tmp_path], rated, None), "a rate costs no time"
 
 
 def test_the_command(tmp_path, capsys):
